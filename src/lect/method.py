@@ -205,6 +205,8 @@ class Step(Method):
     inputs: ClassVar[dict[str, type[Artefact]]]
     output: ClassVar[type[Artefact]]
     apply: ClassVar[Callable[..., Artefact]]
+    gates: ClassVar[dict[str, tuple[float, str]]] = {}
+    """Budgets by name, each with its default limit and one line of documentation."""
     publish: ClassVar[str | None] = None
     """The name under which the run folder shows what this step made, if it does."""
 
