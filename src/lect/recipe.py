@@ -104,7 +104,7 @@ def override(recipe: dict[str, Any], settings: list[str]) -> dict[str, Any]:
 def resolve(recipe: dict[str, Any], where: str = "recipe") -> Recipe:
     """The recipe with every default filled in; anything unknown or out of range is a UserError."""
     _only(recipe, KEYS, where)
-    for key in ("model", "text", "steps"):
+    for key in ("model", "steps"):
         if not recipe.get(key):
             raise UserError(f"{where}: needs {key!r}")
     if recipe.get("lect", 1) != 1:
@@ -123,7 +123,7 @@ def resolve(recipe: dict[str, Any], where: str = "recipe") -> Recipe:
         raise UserError(f"{where}: seed: {seed!r} is not allowed; it takes a whole number {SEED}")
     return Recipe(
         model=str(recipe["model"]),
-        text=_words(recipe["text"], f"{where}: text"),
+        text=_words(recipe.get("text") or [], f"{where}: text"),
         keep=_words(recipe.get("keep") or [], f"{where}: keep"),
         seed=seed,
         gates={name: float(gates.get(name, limit)) for name, limit in budgets.items()},

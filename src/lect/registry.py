@@ -22,7 +22,7 @@ from typing import Any, cast
 from lect.errors import UserError
 from lect.method import Card, Knob, Method, OneOf, Part, PartMethod, PartSpec, Range, Step, nearest
 
-STAGES = ("corpus", "vocab", "pretrain", "finetune", "align", "compress")
+STAGES: tuple[str, ...] = ("corpus", "vocab", "pretrain", "finetune", "align", "compress")
 STAGES += ("context", "retrieve", "decode", "evaluate", "trust", "export")  # the order in which data flows
 ROOTS = "lect.methods"
 RELOAD = {"reload": (0.0, "greatest difference of fp32 logits between the saved model and the live one")}

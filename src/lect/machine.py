@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What machine this is, what it can do, and what a piece of work cost on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+PACKAGES = (
+    "lect",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "numpy",
+    "pyarrow",
+    "rensa",
+    "py3langid",
+)
+RESET_PEAK = "5"  # proc(5): writing 5 to clear_refs sets the peak resident size to the current one
+
+
+def device() -> str:
+    """``cuda`` where a GPU can be used, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, memory in bytes, system and present load, for the record."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def _cpu() -> str:
+    """The processor's name and those of its abilities that decide the speed of matrix products."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    abilities = [a for a in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if a in facts.get("flags", "").split()]
+    return f"{facts.get('model name', platform.machine())} ({', '.join(abilities)})"
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def matmul_flops(size: int = 2048, rounds: int = 5) -> float:
+    """Operations per second of a square bf16 matrix product, median of several rounds."""
+    import torch
+
+    a_nn = torch.randn(size, size).to(torch.bfloat16)
+    rates = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        a_nn @ a_nn
+        rates.append(2 * size**3 / (time.perf_counter() - start))
+    return statistics.median(rates[1:])
+
+
+class Meter:
+    """Measures wall seconds and the peak resident memory (bytes) of what runs inside a ``with``."""
+
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def __enter__(self) -> Meter:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.monotonic() - self._start
+        self.peak_memory_bytes = peak_memory_bytes()
+
+
+def peak_memory_bytes() -> int:
+    """The greatest resident size of this process since it started, or since a Meter was opened, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

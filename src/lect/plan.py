@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at the text, the model and the machine, decide on a recipe, and say what it will cost before it is spent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lect import artefacts, inputs, machine, models, recipe, registry
+from lect.artefacts import Model
+from lect.errors import UserError
+from lect.method import Run, Sizes
+
+GENERAL = "bundled:en"
+"""Kept text where the user names none: the strong language of the open models is English."""
+MINUTES = 10.0
+SAMPLE_BYTES = 400_000
+TEXT_SHARE = 0.6
+"""Share of a file's expanded bytes that is text, for markup and tables; plain text is nearer to 1."""
+EXPANSION = {".gz": 4.0, ".zst": 4.0, ".bz2": 5.0, ".xz": 5.0, ".zip": 4.0, ".parquet": 3.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a plan: the step, why it is there, and what it will probably cost."""
+
+    use: str
+    label: str
+    why: str
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe with its reasons and its probable cost."""
+
+    recipe: recipe.Recipe
+    rows: list[Row]
+    sizes: Sizes
+
+    @property
+    def seconds(self) -> float:
+        """All steps together."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The greediest step."""
+        return max(row.memory_bytes for row in self.rows)
+
+    @property
+    def disk_bytes(self) -> int:
+        """All steps together."""
+        return sum(row.disk_bytes for row in self.rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as the record keeps it, to be set against the facts."""
+        return {
+            "seconds": self.seconds,
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "steps": [vars(row) for row in self.rows],
+        }
+
+
+def adapt(
+    model: str,
+    text: Sequence[str],
+    keep: Sequence[str],
+    minutes: float | None,
+    tokens: int | None,
+    settings: Sequence[str],
+    scratch: Path,
+) -> Plan:
+    """The plan for one model and one text; ``scratch`` holds what comes through standard input."""
+    if minutes is not None and tokens is not None:
+        raise UserError("--minutes and --tokens: give one of them, the other follows from the machine's speed")
+    keep = list(keep) or [GENERAL]
+    folder = models.resolve(model)
+    sources = inputs.sources(text, keep, scratch)
+    sizes = measure(folder, sources)
+    budget: dict[str, Any] = {"tokens": tokens} if tokens is not None else {"minutes": minutes or MINUTES}
+    steps, why = _decide(budget, sizes)
+    raw = {"model": model, "text": _absolute(text), "keep": _absolute(keep), "steps": steps}
+    resolved = recipe.resolve(recipe.override(raw, list(settings)), "plan")
+    return estimate(resolved, sizes, why)
+
+
+def estimate(resolved: recipe.Recipe, sizes: Sizes, why: dict[str, str] | None = None) -> Plan:
+    """What every step of a resolved recipe will probably cost, each on the sizes that the one before leaves."""
+    rows = []
+    now = sizes
+    for step in resolved.steps:
+        guess = registry.build_step(step.use, step.values).estimate(now)
+        now = guess.sizes or now
+        rows.append(
+            Row(
+                use=step.use,
+                label=step.label,
+                why=(why or {}).get(step.use, registry.find(step.use).card["title"]),
+                seconds=guess.seconds,
+                memory_bytes=guess.memory_bytes,
+                disk_bytes=guess.disk_bytes,
+            )
+        )
+    return Plan(recipe=resolved, rows=rows, sizes=sizes)
+
+
+def _decide(budget: dict[str, Any], sizes: Sizes) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The steps of the main job and why each is there."""
+    share = sizes.embedding_parameters / sizes.parameters
+    why = {
+        "corpus/read": f"{_mb(sizes.target_bytes)} of target text and {_mb(sizes.kept_bytes)} of kept text",
+        "corpus/normalise": "one spelling of every character, so that equal text gives equal tokens",
+        "corpus/exact_duplicates": "a text counts once",
+        "corpus/near_duplicates": "near copies would leak from training into the test",
+        "corpus/language": "text surely in another language is set aside",
+        "corpus/length": "thresholds fitted on this text",
+        "corpus/repetition": "thresholds fitted on this text",
+        "corpus/split": "training, calibration and test never overlap",
+        "vocab/trim": f"{share:.0%} of the parameters are the {sizes.rows:,} rows of the vocabulary",
+        "pretrain/continue": "the model learns the text; kept text is replayed so that it is not forgotten",
+        "export/huggingface": "a plain folder that other tools load",
+        "evaluate/bits_per_byte": "the proof: quality on target and kept text, base against adapted",
+        "evaluate/cloze": "an exam from the text itself",
+        "evaluate/choice": "an exam from the text itself",
+        "evaluate/speed": "what it means for the one who waits",
+        "evaluate/size": "what it means for the disk",
+        "evaluate/samples": "what it reads like",
+        "export/gguf": "the same model for llama.cpp",
+    }
+    knobs = {"pretrain/continue": budget}
+    return [{"use": use, "with": dict(knobs.get(use, {}))} for use in why], why
+
+
+def measure(folder: Path, sources: artefacts.Sources) -> Sizes:
+    """Sizes of model and text, bytes per token on a sample of the text, and this machine's matrix product rate."""
+    shapes = tensor_shapes(folder)
+    config = artefacts.read_json(folder / "config.json")
+    rows = int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0)
+    count = {name: _product(shape) for name, shape in shapes.items()}
+    embedding = sum(n for name, n in count.items() if len(shapes[name]) > 1 and shapes[name][0] >= rows > 0)
+    sizes = {role: sum(_text_bytes(p) for r, p in sources.files if r == role) for role in ("target", "kept")}
+    return Sizes(
+        parameters=sum(count.values()),
+        embedding_parameters=embedding,
+        rows=rows,
+        model_bytes=Model(folder).bytes,
+        target_bytes=sizes["target"],
+        kept_bytes=sizes["kept"],
+        bytes_per_token=_bytes_per_token(folder, sources),
+        matmul_flops=machine.matmul_flops(),
+    )
+
+
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """Name and shape of every tensor, read from the headers of the safetensors files alone."""
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    return shapes
+
+
+def _product(shape: Iterable[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def _text_bytes(path: Path) -> int:
+    """A guess at the text in a file, in bytes, from its size and its ending."""
+    plain = Path(path.stem).suffix if path.suffix in EXPANSION and path.suffix != ".parquet" else path.suffix
+    share = 1.0 if plain in (".txt", ".md", ".jsonl") else TEXT_SHARE
+    return int(path.stat().st_size * EXPANSION.get(path.suffix, 1.0) * share)
+
+
+def _bytes_per_token(folder: Path, sources: artefacts.Sources) -> float:
+    """Bytes per token of the base tokenizer on a sample of the target text."""
+    from lect.ops.text import byte_count, encode
+
+    sample: list[str] = []
+    for text in _sample(sources):
+        sample.append(text[:4000])
+        if byte_count(sample) > SAMPLE_BYTES:
+            break
+    ids = encode(Model(folder).tokenizer(), sample)
+    return byte_count(sample) / max(1, sum(map(len, ids)))
+
+
+def _sample(sources: artefacts.Sources) -> list[str]:
+    """Texts of the smallest target files, read as the run will read them."""
+    files = sorted((item for item in sources.files if item[0] == "target"), key=lambda item: item[1].stat().st_size)
+    chosen, size = [], 0
+    for item in files:
+        chosen.append(item)
+        size += _text_bytes(item[1])
+        if size > SAMPLE_BYTES:
+            break
+    with tempfile.TemporaryDirectory(prefix="lect-plan-") as place:
+        for name in ("out", "scratch"):
+            (Path(place) / name).mkdir()
+        run = Run(folder=Path(place) / "out", scratch=Path(place) / "scratch")
+        few = artefacts.Sources(folder=sources.folder, files=tuple(chosen))
+        read = registry.build_step("corpus/read", {}).apply(run, sources=few)
+        assert isinstance(read, artefacts.Corpus)
+        return read.texts()
+
+
+def _absolute(words: Sequence[str]) -> list[str]:
+    """Paths that mean the same from any folder; patterns, ``-`` and bundled names stay as they are."""
+    return [str(Path(w).expanduser().resolve()) if Path(w).expanduser().exists() else w for w in words]
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def free_disk(folder: Path) -> int:
+    """Free bytes where ``folder`` is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
