@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypedDict, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, Protocol, TypedDict, TypeVar, dataclass_transform
 
 from lect.errors import UserError
 
@@ -25,7 +25,7 @@ PartSpec = str | dict[str, Any]
 
 
 class Card(TypedDict):
-    """What a method says of itself, as a literal at the top of its file."""
+    """What a method says of itself, as a literal at the top of its file; ``pico`` holds knobs for pico models."""
 
     title: str
     paper: str
@@ -35,6 +35,7 @@ class Card(TypedDict):
     off: dict[str, Any] | None
     needs: list[str]
     xfail: dict[str, str]
+    pico: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
