@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a run folder to the one object that ``report.json`` holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lect.artefacts import read_json
+from lect.report.shape import REPORT, STEP, fit, merge, number
+from lect.report.verdict import unmeasured
+
+Object = dict[str, Any]
+
+
+def assemble(folder: Path) -> Object:
+    """Return the report of the run in ``folder``, in the shape of :data:`lect.report.shape.REPORT`.
+
+    Raises a UserError when ``record.json`` is missing or is no JSON object; everything else may be absent.
+    """
+    record = read_json(folder / "record.json")
+    steps = [s for s in _list(record.get("steps")) if isinstance(s, dict)]
+    facts = [_dict(s.get("facts")) for s in steps]
+    data: Object = {}
+    for fact in facts:
+        merge(data, _dict(fact.get("report")))
+    data["gates"] = [_dict(g) | {"step": s.get("name")} for s in steps for g in _list(s.get("gates"))]
+    data["run"] = {k: v for k, v in record.items() if k not in ("steps", "plan")}
+    data["run"]["plan"] = {k: v for k, v in _dict(record.get("plan")).items() if k != "steps"}
+    data["training"] = [fact for fact in facts if "losses" in fact or "trained_tokens" in fact]
+    data["vocabulary"] = next((f for f in facts if "rows_before" in f), {})
+    data["corpus"] = _corpus(facts)
+    data["steps"] = _steps(folder, steps, _list(_dict(record.get("plan")).get("steps")))
+    data["schema"] = 1
+    report: Object = fit(REPORT, data)
+    report["cost"] = _cost(report)
+    report["parameters"] = fit(REPORT["parameters"], data.get("parameters") or _parts(folder, report))
+    report["verdict"] = _verdict(report)
+    report["unmeasured"] = unmeasured(report)
+    return report
+
+
+def _verdict(report: Object) -> str:
+    """``pass`` when the run came to its end and no gate is broken."""
+    whole = report["run"]["status"] == "done"
+    return "pass" if whole and all(gate["pass"] is True for gate in report["gates"]) else "fail"
+
+
+def _dict(value: Any) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _corpus(facts: list[Object]) -> Object:
+    """Add the steps of the corpus up: read by the first, kept by the last, dropped by any."""
+    funnels = [f for f in facts if number(f.get("read")) is not None and number(f.get("kept")) is not None]
+    if not funnels:
+        return {}
+    dropped: dict[str, float] = {}
+    for funnel in funnels:
+        for reason, times in _dict(funnel.get("dropped")).items():
+            dropped[reason] = dropped.get(reason, 0) + (number(times) or 0)
+    sizes = [f["bytes"] for f in funnels if number(f.get("bytes")) is not None]
+    return {
+        "read": funnels[0]["read"],
+        "kept": funnels[-1]["kept"],
+        "dropped": {reason: times for reason, times in dropped.items() if times},
+        "bytes": sizes[-1] if sizes else None,
+    }
+
+
+def _steps(folder: Path, steps: list[Object], plans: list[Any]) -> list[Object]:
+    """Each step with its plan (matched by method, in order), the bytes it left, and its funnel."""
+    waiting = [p for p in plans if isinstance(p, dict)]
+    result = []
+    for step in steps:
+        plan = next((p for p in waiting if p.get("use") == step.get("use")), None)
+        if plan is not None:
+            waiting.remove(plan)
+        facts = _dict(step.get("facts"))
+        kept = {k: v for k, v in step.items() if k in STEP}
+        kept |= {k: facts.get(k) for k in ("read", "kept", "dropped")}
+        result.append(kept | {"plan": plan, "disk_bytes": _bytes(folder, step.get("folder"))})
+    unrun = [{"name": None, "use": p.get("use"), "seconds": None, "plan": p} for p in waiting]
+    return result + unrun
+
+
+def _bytes(folder: Path, where: Any) -> int | None:
+    """The size of a step's folder, in bytes, if it is still there."""
+    try:
+        place = folder / where
+        return sum(p.stat().st_size for p in place.rglob("*") if p.is_file()) if place.is_dir() else None
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _cost(report: Object) -> Object:
+    """Time, peak memory and trained text of the whole run; work that an earlier run left counts too."""
+    seconds = [s["seconds"] for s in report["steps"] if s["seconds"] is not None]
+    whole = report["run"]["seconds"]
+    peaks = [s["peak_memory_bytes"] for s in report["steps"] if s["peak_memory_bytes"] is not None]
+
+    def trained(key: str) -> float | None:
+        values = [t[key] for t in report["training"] if t[key] is not None]
+        return sum(values) if values else None
+
+    return {
+        "seconds": max([sum(seconds)] * bool(seconds) + [whole] * (whole is not None), default=None),
+        "peak_memory_bytes": max(peaks, default=None),
+        "trained_tokens": trained("trained_tokens"),
+        "trained_bytes": trained("trained_bytes"),
+    }
+
+
+def _parts(folder: Path, report: Object) -> Object:
+    """Where the parameters sit: counted in ``model/``; for the base, only if the trim's counts prove it.
+
+    A trim changes rows of the embedding and the head and nothing else, so the base has the same body and its
+    embedding and head grow with the rows. That must add up to the counted parameters of the base, else nothing is
+    said of the base.
+    """
+    adapted = count_parts(folder / "model")
+    if adapted is None:
+        return {}
+    trim = report["vocabulary"]
+    before, after, total = trim["rows_before"], trim["rows_after"], trim["parameters_before"]
+    if not before or not after or total is None:
+        return {"adapted": adapted}
+    base = {k: v * before / after if k != "body" else v for k, v in adapted.items()}
+    if sum(base.values()) != total:
+        return {"adapted": adapted}
+    return {"base": {k: int(v) for k, v in base.items()}, "adapted": adapted}
+
+
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "shared")
+HEADS = ("lm_head", "embed_out")
+
+
+def count_parts(model: Path) -> dict[str, int] | None:
+    """Count embedding, head and body parameters from the headers of the safetensors files, reading no weights.
+
+    A head of 0 means that the head shares the embedding's rows. None when there is no readable file.
+    """
+    parts = {"embedding": 0, "head": 0, "body": 0}
+    for path in sorted(model.glob("*.safetensors")):
+        try:
+            with open(path, "rb") as file:
+                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000)))
+            for name, tensor in header.items():
+                if name == "__metadata__":
+                    continue
+                total = 1
+                for length in tensor["shape"]:
+                    total *= int(length)
+                words = name.split(".")
+                part = "embedding" if any(w in EMBEDDINGS for w in words) else "body"
+                parts["head" if any(w in HEADS for w in words) else part] += total
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+    return parts if any(parts.values()) else None

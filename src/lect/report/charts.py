@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Charts as SVG, drawn by Vega-Lite at two widths: one for a wide page, one for a phone.
+
+Colours in the SVG are the ones of ``INK``; the page's style sheet maps each of them to its light and dark shade.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
+
+Spec = dict[str, Any]
+Rows = Sequence[dict[str, Any]]
+
+WIDE, NARROW = 720, 328
+INK = {"accent": "#0b6e6e", "soft": "#8fbdbb", "muted": "#6a7178", "faint": "#c3c8cc", "grid": "#e3e6e8"}
+INK |= {"text": "#3a4046", "page": "#fdfdfe"}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
+
+
+def svg(spec: Spec, width: int, height: int) -> str:
+    """Draw one Vega-Lite specification, ``width`` by ``height`` pixels in all, as an SVG element for a page."""
+    import vl_convert
+
+    axis = {
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelColor": INK["muted"],
+        "titleColor": INK["muted"],
+        "gridColor": INK["grid"],
+        "domain": False,
+        "ticks": False,
+        "labelPadding": 6,
+        "titlePadding": 10,
+    }
+    config = {
+        "font": FONT,
+        "aria": False,
+        "background": "transparent",
+        "view": {"stroke": None},
+        "axis": axis,
+        "text": {"fontSize": 12, "color": INK["text"], "font": FONT},
+        "legend": {"labelFontSize": 12, "labelColor": INK["text"], "title": None, "orient": "top", "offset": 4},
+    }
+    whole = {"width": width, "height": height, "autosize": {"type": "fit", "contains": "padding"}} | spec
+    drawn = vl_convert.vegalite_to_svg(whole | {"config": config, "padding": 2}, vl_version="5.21")
+    drawn = re.sub(r'^<svg [^>]*viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', drawn, count=1)
+    return drawn.replace(' pointer-events="none"', "")
+
+
+def both(draw: Callable[[bool], Spec], height: int, narrow_height: int | None = None) -> tuple[str, str]:
+    """Draw a chart wide and narrow; ``draw`` is told whether it is the narrow one."""
+    return svg(draw(False), WIDE, height), svg(draw(True), NARROW, narrow_height or height)
+
+
+def line_axis(field: str, title: str, narrow: bool, **more: Any) -> Spec:
+    """An axis of numbers with a few round ticks."""
+    scale = more.pop("scale", {"zero": False, "nice": True})
+    axis = {"title": title, "tickCount": 4 if narrow else 7} | more
+    return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
+
+
+def losses(rows: Rows) -> tuple[str, str]:
+    """The training loss of every step (thinned to means of equal runs of steps) and its running mean."""
+    values = [{"x": r["step"], "y": r["loss"]} for r in rows]
+    size = -(-len(values) // 300)
+    groups = [values[i : i + size] for i in range(0, len(values), size)]
+    thin = [{"x": g[-1]["x"], "y": fmean(v["y"] for v in g)} for g in groups]
+    span = max(1, len(thin) // 20)
+    smooth = []
+    for i, row in enumerate(thin):
+        near = thin[max(0, i - span) : i + span + 1]
+        smooth.append({"x": row["x"], "y": fmean(v["y"] for v in near)})
+
+    def draw(narrow: bool) -> Spec:
+        x = line_axis("x", "training step", narrow, grid=False)
+        y = line_axis("y", "loss, nats per token", narrow)
+        mark = {"type": "line", "clip": True}
+        if len(thin) == 1:
+            mark = {"type": "point", "filled": True}
+        return {
+            "layer": [
+                {
+                    "data": {"values": thin},
+                    "mark": mark | {"strokeWidth": 1, "color": INK["faint"]},
+                    "encoding": {"x": x, "y": y},
+                },
+                {
+                    "data": {"values": smooth},
+                    "mark": mark | {"strokeWidth": 2.25, "color": INK["accent"]},
+                    "encoding": {"x": x, "y": y},
+                },
+            ]
+        }
+
+    return both(draw, 260, 220)
+
+
+def evaluations(rows: Rows, base: dict[str, float | None]) -> tuple[str, str]:
+    """Bits per byte on target and kept text against minutes; the base's values are dashed."""
+    values = [
+        {"x": r["seconds"] / 60, "y": r[role], "role": role}
+        for r in rows
+        for role in ("target", "kept")
+        if r[role] is not None
+    ]
+    names = {"target": "your text", "kept": "kept text"}
+    colour = {"target": INK["accent"], "kept": INK["muted"]}
+
+    def draw(narrow: bool) -> Spec:
+        x = line_axis("x", "minutes of training", narrow, grid=False)
+        y = line_axis("y", "bits per byte", narrow)
+        layers: list[Spec] = []
+        for role, word in names.items():
+            mine = [v for v in values if v["role"] == role]
+            if not mine:
+                continue
+            start = base.get(role)
+            if start is not None:
+                rule = {"type": "rule", "strokeDash": [3, 4], "strokeWidth": 1.25, "color": colour[role]}
+                layers.append(
+                    {
+                        "data": {"values": [{"y": start}]},
+                        "mark": rule,
+                        "encoding": {"y": y},
+                    }
+                )
+            point = {"filled": True, "size": 34, "color": colour[role]}
+            line = {"type": "line", "strokeWidth": 2.25, "color": colour[role], "point": point}
+            layers.append({"data": {"values": mine}, "mark": line, "encoding": {"x": x, "y": y}})
+            label = {
+                "type": "text",
+                "align": "right",
+                "baseline": "bottom",
+                "dy": -8,
+                "color": colour[role],
+                "fontWeight": 600,
+            }
+            last = mine[-1] | {"label": word}
+            layers.append(
+                {
+                    "data": {"values": [last]},
+                    "mark": label,
+                    "encoding": {"x": x, "y": y, "text": {"field": "label", "type": "nominal"}},
+                }
+            )
+        return {"layer": layers}
+
+    return both(draw, 260, 230)
+
+
+def parameters(models: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """One bar per model, split into embedding, head and body, in millions of parameters."""
+    shades = {"embedding": INK["accent"], "head": INK["soft"], "body": INK["faint"]}
+    rows = []
+    for model, parts in models.items():
+        start = 0.0
+        for part in ("embedding", "head", "body"):
+            amount = parts.get(part) or 0
+            if amount:
+                end = start + amount
+                rows.append({"model": model, "part": part, "from": start / 1e6, "to": end / 1e6})
+                start = end
+    most = max(r["to"] for r in rows)
+
+    def draw(narrow: bool) -> Spec:
+        present = [p for p in shades if any(r["part"] == p for r in rows)]
+        bar = {"type": "bar", "height": 30}
+        y = {
+            "field": "model",
+            "type": "nominal",
+            "sort": list(models),
+            "axis": {"title": None, "labelColor": INK["text"]},
+        }
+        return {
+            "data": {"values": rows},
+            "mark": bar,
+            "encoding": {
+                "y": y,
+                "x": line_axis("from", "million parameters", narrow, scale={"domain": [0, most]}),
+                "x2": {"field": "to"},
+                "color": {
+                    "field": "part",
+                    "type": "nominal",
+                    "sort": present,
+                    "scale": {"domain": present, "range": [shades[p] for p in present]},
+                    "legend": {"symbolType": "square"},
+                },
+            },
+        }
+
+    return both(draw, 90 + 46 * len(models))
+
+
+def vocabulary(curves: dict[str, Rows], kept_rows: float | None) -> tuple[str, str]:
+    """Share of future text that would be split otherwise, against rows kept; the choice is a dashed line."""
+    colour = {"target": INK["accent"], "kept": INK["muted"]}
+    names = {"target": "your text", "kept": "kept text"}
+
+    def draw(narrow: bool) -> Spec:
+        x = line_axis("x", "vocabulary rows kept", narrow, grid=False, format="~s")
+        y = line_axis("y", "share split otherwise", narrow, format="~%", scale={"zero": True, "nice": True})
+        layers: list[Spec] = []
+        if kept_rows is not None:
+            rule = {"type": "rule", "strokeDash": [3, 4], "strokeWidth": 1.25, "color": INK["text"]}
+            chosen = [{"x": kept_rows, "label": "chosen"}]
+            layers.append({"data": {"values": chosen}, "mark": rule, "encoding": {"x": x}})
+            word = {"type": "text", "align": "left", "dx": 6, "y": 8, "color": INK["text"]}
+            text = {"field": "label", "type": "nominal"}
+            layers.append({"data": {"values": chosen}, "mark": word, "encoding": {"x": x, "text": text}})
+        for role, rows in curves.items():
+            values = [{"x": r["rows"], "y": r["share"], "label": names[role]} for r in rows]
+            line = {"type": "line", "strokeWidth": 2.25, "color": colour[role], "interpolate": "monotone"}
+            if len(values) == 1:
+                line = {"type": "point", "filled": True, "color": colour[role]}
+            layers.append({"data": {"values": values}, "mark": line, "encoding": {"x": x, "y": y}})
+            label = {"type": "text", "align": "left", "dx": 6, "dy": -6, "color": colour[role], "fontWeight": 600}
+            place = values[len(values) // 5 : len(values) // 5 + 1]
+            text = {"field": "label", "type": "nominal"}
+            layers.append({"data": {"values": place}, "mark": label, "encoding": {"x": x, "y": y, "text": text}})
+        return {"layer": layers}
+
+    return both(draw, 260, 230)
