@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -199,6 +200,7 @@ def report(folder: Path, /) -> None:
 
 def main() -> None:
     """Run the command line; 0 is success, 1 a broken gate, 2 something the user can mend, 130 an interrupt."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interrupt
     try:
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
