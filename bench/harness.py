@@ -3,11 +3,11 @@
 
 A comparison is one file here with a literal ``CONFIG``, a dict ``GOALS``, a list ``CODE`` (files and folders, from the
 root of the repository, that decide its result), a list ``NEEDS`` (comparisons that it is set against) and a function
-``measure(config, folder)`` that returns ``{"figures": {name: number}, "details": {...}}``. The result is one JSON file in
-``bench/results``.
+``measure(config, folder)`` that returns ``{"figures": {name: number}, "details": {...}}``. The result is one JSON file
+in ``bench/results``.
 
 A result is stale when its key changed: the hash of the configuration, of the version of lect, of ``CODE`` (comments and
-docstrings do not count) and of the keys of ``NEEDS``. The commit is written too, and whether there were changes on top of it.
+docstrings do not count) and of the keys of ``NEEDS``. The commit is written too, and whether files differ from it.
 """
 
 from __future__ import annotations

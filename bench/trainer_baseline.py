@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain `transformers.Trainer` on the untrimmed model: what a user would write who has never heard of lect.
 
-As in the library's own language-modelling example: every text tokenised, all of them put end to end and cut into blocks,
-AdamW, linear decay, bf16 autocast over fp32 weights. Training runs in a process of its own, so that its peak memory is its
-own; ``python bench/trainer_baseline.py JOB.json`` is that process, and leaves JOB.out.json beside the job.
+As in the library's own language-modelling example: every text tokenised, all of them put end to end and cut into
+blocks, AdamW, linear decay, bf16 autocast over fp32 weights. Training runs in a process of its own, so that its peak
+memory is its own; ``python bench/trainer_baseline.py JOB.json`` is that process, and leaves JOB.out.json beside the job.
 
-The step count is set so that the decay ends with the minutes: a short probe gives the seconds of a step. A callback stops
-the run when the minutes are over all the same. Target and kept text are mixed at the share at which lect replays kept text.
+The step count is set so that the decay ends with the minutes: a short probe gives the seconds of a step. A callback
+stops the run when the minutes are over all the same. Target and kept text are mixed at the share at which lect replays
+kept text.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def calibration_loss(model: Any, tokenizer: Any, corpus: Any, size: int, count: int) -> float:
-    """Mean loss on some blocks of the target's calibration text, to choose a learning rate by; the test stays unseen."""
+    """Mean loss on some blocks of the target's calibration text, to choose a learning rate by."""
     import torch
 
     rows, _ = blocks(tokenizer, corpus.texts("target", "calibration"), size)
