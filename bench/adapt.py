@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness import HERE, at_least, at_most, ratio
+from bench.harness import HERE, at_least, at_most, ratio
 
 CONFIG = {"model": "gemma-3-270m", "text": "bundled:eu", "keep": "bundled:en", "minutes": 10.0, "precision": "q8_0"}
 GOALS = {
@@ -77,6 +77,6 @@ def llamacpp(config: dict[str, Any], out: Path) -> float | None:
     """Decode speed in llama.cpp, adapted over base, both exported by lect at the same precision."""
     if not (HERE / "llamacpp_speed.py").exists():
         return None
-    import llamacpp_speed
+    from bench import llamacpp_speed
 
     return float(llamacpp_speed.decode_ratio(config["model"], out / "model", config["precision"], out / "llamacpp"))

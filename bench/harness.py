@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -67,11 +67,7 @@ def comparisons() -> dict[str, ModuleType]:
     for path in sorted(HERE.glob("*.py")):
         source = path.read_text("utf-8")
         if "\nCONFIG" in source and "\ndef measure(" in source:
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(path.stem, module)
-            spec.loader.exec_module(module)
+            module = importlib.import_module(f"bench.{path.stem}")
             found[path.stem] = module
     return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "ORDER", 50), item[0])))
 
@@ -112,7 +108,7 @@ def stored(name: str) -> dict[str, Any]:
     """The result of another comparison, which has to be there."""
     file = RESULTS / f"{name}.json"
     if not file.exists():
-        sys.exit(f"bench/results/{name}.json is missing; run: python bench/run.py {name}")
+        sys.exit(f"bench/results/{name}.json is missing; run: python -m bench {name}")
     result: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return result
 
@@ -159,7 +155,7 @@ def run(name: str, module: ModuleType, force: bool = False) -> tuple[dict[str, A
         "key": wanted,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 1),
-        "command": f"python bench/run.py {name}",
+        "command": f"python -m bench {name}",
         "commit": git("rev-parse", "HEAD"),
         "changes_on_top": bool(git("status", "--porcelain", "--", "src", "bench/*.py")),
         "machine": before,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import at_most
+from bench.harness import at_most
 
 CONFIG = {"commands": [["--help"], ["list"]], "rounds": 11, "heavy": ["torch", "transformers", "pyarrow", "numpy"]}
 GOALS = {"help_seconds": at_most(0.5), "list_seconds": at_most(0.5), "heavy_imports": at_most(0)}

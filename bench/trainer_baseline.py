@@ -3,7 +3,7 @@
 
 As in the library's own language-modelling example: every text tokenised, all of them put end to end and cut into
 blocks, AdamW, linear decay, bf16 autocast over fp32 weights. Training runs in a process of its own, so that its peak
-memory is its own; ``python bench/trainer_baseline.py JOB.json`` is that process, and leaves JOB.out.json beside the job.
+memory is its own: ``python -m bench.trainer_baseline JOB.json`` is that process, and leaves JOB.out.json beside it.
 
 The step count is set so that the decay ends with the minutes: a short probe gives the seconds of a step. A callback
 stops the run when the minutes are over all the same. Target and kept text are mixed at the share at which lect replays
@@ -21,16 +21,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 PROBE_STEPS = 3
 
 
 def corpus_folder() -> Path:
     """The split corpus of the run that ``bench/adapt.py`` measured: the same text, the same test documents."""
-    from harness import work_folder
+    from bench.harness import work_folder
 
     found = sorted((work_folder("adapt") / "run" / "steps").glob("split-*/out"))
     if not found:
-        sys.exit("the run folder of bench/adapt.py is gone; run: python bench/run.py adapt --force")
+        sys.exit("the run folder of bench/adapt.py is gone; run: python -m bench adapt --force")
     return found[-1]
 
 
@@ -38,7 +39,7 @@ def in_own_process(folder: Path, name: str, job: dict[str, Any]) -> dict[str, An
     """Run one training job in its own process and return what it measured."""
     file = folder / f"{name}.json"
     file.write_text(json.dumps(job, indent=1), "utf-8")
-    subprocess.run([sys.executable, __file__, str(file)], check=True)
+    subprocess.run([sys.executable, "-m", "bench.trainer_baseline", str(file)], check=True, cwd=ROOT)
     result: dict[str, Any] = json.loads(file.with_suffix(".out.json").read_text("utf-8"))
     return result
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness import at_least, at_most
-from trainer_baseline import corpus_folder, evaluate, probe_and_train
-from trainer_usual import compare
+from bench.harness import at_least, at_most
+from bench.trainer_baseline import corpus_folder, evaluate, probe_and_train
+from bench.trainer_usual import compare
 
 # Small batches: many steps in few minutes, and the least memory. The rate is chosen by short runs, on calibration text.
 CONFIG = {

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness import at_least, at_most, ratio, stored
-from trainer_baseline import corpus_folder, evaluate, probe_and_train
+from bench.harness import at_least, at_most, ratio, stored
+from bench.trainer_baseline import corpus_folder, evaluate, probe_and_train
 
 # Blocks of 1024 and a learning rate of 5e-5 are what the library's language-modelling example and TrainingArguments use
 # when nothing is said. Their batch of 8 takes 26 GB for the logits alone (8 x 1024 x 262144, in bf16 and fp32, with

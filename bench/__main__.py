@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the comparisons whose results are stale and print all figures.
 
-python bench/run.py                   # all stale ones
-python bench/run.py adapt startup     # these, if stale
-python bench/run.py adapt --force     # this one, anyhow
-python bench/run.py --table           # only print what stands in bench/results, as Markdown
+python -m bench                   # all stale ones
+python -m bench adapt startup     # these, if stale
+python -m bench adapt --force     # this one, anyhow
+python -m bench --table           # only print what stands in bench/results, as Markdown
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 
-import harness
+from bench import harness
 
 
 def main() -> int:
