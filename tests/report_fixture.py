@@ -16,10 +16,11 @@ TOTAL_BEFORE, TOTAL_AFTER = WIDTH * ROWS_BEFORE + BODY, WIDTH * ROWS_AFTER + BOD
 
 def bits(base: float, adapted: float, per_token: tuple[float, float]) -> dict[str, Any]:
     mean = adapted - base
+    relative = {"mean": mean / base, "low": mean / base - 0.005, "high": mean / base + 0.005}
     return {
         "base": {"bits_per_byte": base, "bytes_per_token": per_token[0]},
         "adapted": {"bits_per_byte": adapted, "bytes_per_token": per_token[1]},
-        "difference": {"mean": mean, "low": mean - 0.011, "high": mean + 0.012},
+        "difference": {"mean": mean, "low": mean - 0.011, "high": mean + 0.012, "relative": relative},
     }
 
 
@@ -131,7 +132,14 @@ def step(use: str, seconds: float, **more: Any) -> dict[str, Any]:
 
 
 def funnel(read: int, dropped: dict[str, int], size: int) -> dict[str, Any]:
-    return {"read": read, "kept": read - sum(dropped.values()), "dropped": dropped, "bytes": size, "examples": {}}
+    """What a corpus step records; nine tenths of the documents are target text, all drops are too."""
+    kept = read - sum(dropped.values())
+    tenth = read // 10
+    roles = {
+        "target": {"read": read - tenth, "kept": kept - tenth, "dropped": dropped, "bytes": size * 9 // 10},
+        "kept": {"read": tenth, "kept": tenth, "dropped": {}, "bytes": size // 10},
+    }
+    return {"read": read, "kept": kept, "dropped": dropped, "bytes": size, "examples": {}, "roles": roles}
 
 
 def gate(name: str, value: float, limit: float) -> dict[str, Any]:
@@ -153,6 +161,27 @@ def record() -> dict[str, Any]:
         step("corpus/language", 2.2, facts=funnel(7_582, {"other language": 148}, 8_011_233)),
         step("corpus/quality", 1.1, facts=funnel(7_434, {"too short": 402, "repeats itself": 57}, 7_812_664)),
         step(
+            "corpus/split",
+            0.4,
+            facts={
+                "read": 6_975,
+                "kept": 6_975,
+                "dropped": {},
+                "bytes": 7_812_664,
+                "splits": {
+                    role: {
+                        split: {"documents": n, "bytes": n * 1_120}
+                        for split, n in (
+                            ("train", count * 8 // 10),
+                            ("calibration", count // 10),
+                            ("test", count // 10),
+                        )
+                    }
+                    for role, count in (("target", 6_230), ("kept", 740))
+                },
+            },
+        ),
+        step(
             "vocab/trim",
             31.7,
             peak_memory_bytes=2_210_000_000,
@@ -170,8 +199,8 @@ def record() -> dict[str, Any]:
             "evaluate/compare",
             148.0,
             peak_memory_bytes=2_412_000_000,
-            facts={"report": fragment()},
-            gates=[gate("target", -0.339, 0.0), gate("kept", -0.0122, 0.03)],
+            facts={"precision": "bfloat16"},
+            gates=[gate("target", -0.3341, 0.0), gate("kept", -0.0072, 0.03)],
         ),
         step("export/gguf", 6.4, peak_memory_bytes=1_010_000_000),
     ]
@@ -234,8 +263,8 @@ def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text)
 
 
-def write_run(folder: Path, data: dict[str, Any] | None = None) -> Path:
-    """Write the made-up run folder with ``data`` as its record, and return the folder."""
+def write_run(folder: Path, data: dict[str, Any] | None = None, measured: dict[str, Any] | None = None) -> Path:
+    """Write the made-up run folder with ``data`` as its record and ``measured`` as its evaluation; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     data = record() if data is None else data
     (folder / "record.json").write_text(json.dumps(data), encoding="utf-8")
@@ -245,6 +274,9 @@ def write_run(folder: Path, data: dict[str, Any] | None = None) -> Path:
         folder / "model" / "model.safetensors",
         {"model.embed_tokens.weight": [ROWS_AFTER, WIDTH], "model.layers.0.all": [BODY // 64, 64]},
     )
+    (folder / "steps" / "compare").mkdir(parents=True, exist_ok=True)
+    report = fragment() if measured is None else measured
+    (folder / "steps" / "compare" / "report.json").write_text(json.dumps(report), encoding="utf-8")
     for name, size in {"trim": 250_111_222, "continue": 1_700_123_456, "gguf": 248_999_100}.items():
         (folder / "steps" / name).mkdir(parents=True, exist_ok=True)
         with open(folder / "steps" / name / "weights", "wb") as file:

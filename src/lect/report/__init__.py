@@ -36,8 +36,9 @@ def table(data: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from lect.report.compare import compare_rows
     from lect.report.shape import REPORT, fit
-    from lect.report.verdict import compare_rows, sentence
+    from lect.report.verdict import sentence
 
     report = fit(REPORT, data)
     result = Table(title=Text(sentence(report)), title_justify="left", title_style="", box=None, pad_edge=False)

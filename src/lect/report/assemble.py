@@ -23,8 +23,9 @@ def assemble(folder: Path) -> Object:
     steps = [s for s in _list(record.get("steps")) if isinstance(s, dict)]
     facts = [_dict(s.get("facts")) for s in steps]
     data: Object = {}
-    for fact in facts:
+    for step, fact in zip(steps, facts, strict=True):
         merge(data, _dict(fact.get("report")))
+        merge(data, _fragment(folder, step.get("folder")))
     data["gates"] = [_dict(g) | {"step": s.get("name")} for s in steps for g in _list(s.get("gates"))]
     data["run"] = {k: v for k, v in record.items() if k not in ("steps", "plan")}
     data["run"]["plan"] = {k: v for k, v in _dict(record.get("plan")).items() if k != "steps"}
@@ -56,18 +57,36 @@ def _list(value: Any) -> list[Any]:
 
 
 def _corpus(facts: list[Object]) -> Object:
-    """Add the steps of the corpus up: read by the first, kept by the last, dropped by any."""
-    funnels = [f for f in facts if number(f.get("read")) is not None and number(f.get("kept")) is not None]
-    if not funnels:
+    """The funnel of all documents, of each role's, and how many each split holds."""
+    steps = [f for f in facts if _counts(f)]
+    named = [_dict(f.get("roles")) for f in steps]
+    roles = {role: _funnel([_dict(r.get(role)) for r in named]) for role in ("target", "kept")}
+    undecodable = [_dict(_dict(part).get("undecodable")).get("count") for r in named for part in r.values()]
+    counted = [n for n in map(number, undecodable) if n is not None]
+    return _funnel(steps) | {
+        "roles": {role: funnel for role, funnel in roles.items() if funnel},
+        "splits": next((f["splits"] for f in reversed(steps) if "splits" in f), {}),
+        "undecodable": sum(counted) if counted else None,
+    }
+
+
+def _counts(facts: Object) -> bool:
+    return number(facts.get("read")) is not None and number(facts.get("kept")) is not None
+
+
+def _funnel(steps: list[Object]) -> Object:
+    """Add the steps up: read by the first, kept by the last, dropped by any."""
+    steps = [f for f in steps if _counts(f)]
+    if not steps:
         return {}
     dropped: dict[str, float] = {}
-    for funnel in funnels:
-        for reason, times in _dict(funnel.get("dropped")).items():
+    for facts in steps:
+        for reason, times in _dict(facts.get("dropped")).items():
             dropped[reason] = dropped.get(reason, 0) + (number(times) or 0)
-    sizes = [f["bytes"] for f in funnels if number(f.get("bytes")) is not None]
+    sizes = [f["bytes"] for f in steps if number(f.get("bytes")) is not None]
     return {
-        "read": funnels[0]["read"],
-        "kept": funnels[-1]["kept"],
+        "read": steps[0]["read"],
+        "kept": steps[-1]["kept"],
         "dropped": {reason: times for reason, times in dropped.items() if times},
         "bytes": sizes[-1] if sizes else None,
     }
@@ -87,6 +106,14 @@ def _steps(folder: Path, steps: list[Object], plans: list[Any]) -> list[Object]:
         result.append(kept | {"plan": plan, "disk_bytes": _bytes(folder, step.get("folder"))})
     unrun = [{"name": None, "use": p.get("use"), "seconds": None, "plan": p} for p in waiting]
     return result + unrun
+
+
+def _fragment(folder: Path, where: Any) -> Object:
+    """What a measuring step wrote as its own ``report.json``."""
+    try:
+        return _dict(json.loads((folder / where / "report.json").read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        return {}
 
 
 def _bytes(folder: Path, where: Any) -> int | None:

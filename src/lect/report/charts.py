@@ -7,7 +7,7 @@ Colours in the SVG are the ones of ``INK``; the page's style sheet maps each of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -43,7 +43,14 @@ def svg(spec: Spec, width: int, height: int) -> str:
         "view": {"stroke": None},
         "axis": axis,
         "text": {"fontSize": 12, "color": INK["text"], "font": FONT},
-        "legend": {"labelFontSize": 12, "labelColor": INK["text"], "title": None, "orient": "top", "offset": 4},
+        "legend": {
+            "labelFontSize": 12,
+            "labelColor": INK["text"],
+            "title": None,
+            "orient": "top",
+            "offset": 6,
+            "columnPadding": 14,
+        },
     }
     whole = {"width": width, "height": height, "autosize": {"type": "fit", "contains": "padding"}} | spec
     drawn = vl_convert.vegalite_to_svg(whole | {"config": config, "padding": 2}, vl_version="5.21")
@@ -173,7 +180,7 @@ def parameters(models: dict[str, dict[str, float]]) -> tuple[str, str]:
             "field": "model",
             "type": "nominal",
             "sort": list(models),
-            "axis": {"title": None, "labelColor": INK["text"]},
+            "axis": {"title": None, "labelColor": INK["text"], "minExtent": 62},
         }
         return {
             "data": {"values": rows},
@@ -195,7 +202,7 @@ def parameters(models: dict[str, dict[str, float]]) -> tuple[str, str]:
     return both(draw, 90 + 46 * len(models))
 
 
-def vocabulary(curves: dict[str, Rows], kept_rows: float | None) -> tuple[str, str]:
+def vocabulary(curves: Mapping[str, Rows], kept_rows: float | None) -> tuple[str, str]:
     """Share of future text that would be split otherwise, against rows kept; the choice is a dashed line."""
     colour = {"target": INK["accent"], "kept": INK["muted"]}
     names = {"target": "your text", "kept": "kept text"}
@@ -211,16 +218,18 @@ def vocabulary(curves: dict[str, Rows], kept_rows: float | None) -> tuple[str, s
             word = {"type": "text", "align": "left", "dx": 6, "y": 8, "color": INK["text"]}
             text = {"field": "label", "type": "nominal"}
             layers.append({"data": {"values": chosen}, "mark": word, "encoding": {"x": x, "text": text}})
-        for role, rows in curves.items():
-            values = [{"x": r["rows"], "y": r["share"], "label": names[role]} for r in rows]
-            line = {"type": "line", "strokeWidth": 2.25, "color": colour[role], "interpolate": "monotone"}
-            if len(values) == 1:
-                line = {"type": "point", "filled": True, "color": colour[role]}
-            layers.append({"data": {"values": values}, "mark": line, "encoding": {"x": x, "y": y}})
-            label = {"type": "text", "align": "left", "dx": 6, "dy": -6, "color": colour[role], "fontWeight": 600}
-            place = values[len(values) // 5 : len(values) // 5 + 1]
-            text = {"field": "label", "type": "nominal"}
-            layers.append({"data": {"values": place}, "mark": label, "encoding": {"x": x, "y": y, "text": text}})
+        values = [{"x": r["rows"], "y": r["share"], "text": names[k]} for k, rows in curves.items() for r in rows]
+        present = [names[role] for role in curves]
+        shade = {
+            "field": "text",
+            "type": "nominal",
+            "scale": {"domain": present, "range": [colour[role] for role in curves]},
+            "legend": {"symbolType": "stroke", "symbolStrokeWidth": 3},
+        }
+        alone = all(len(rows) == 1 for rows in curves.values())
+        line = {"type": "line", "strokeWidth": 2.25, "interpolate": "monotone"}
+        mark = {"type": "point", "filled": True} if alone else line
+        layers.append({"data": {"values": values}, "mark": mark, "encoding": {"x": x, "y": y, "color": shade}})
         return {"layer": layers}
 
     return both(draw, 260, 230)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lect.report import charts, verdict, words
+from lect.report.compare import compare_rows
 
 Object = dict[str, Any]
 HERE = Path(__file__).parent
@@ -24,27 +27,32 @@ def page(report: Object) -> str:
     context = {
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "passed": report["verdict"] == "pass",
-        "title": report["run"]["inputs"]["model"]["name"] or "A model",
+        "title": _title(report),
         "started": _date(report["run"]["started"]),
         "took": words.duration(report["cost"]["seconds"]),
         "sentence": verdict.sentence(report),
         "tiles": verdict.tiles(report),
         "gates": verdict.gate_rows(report),
-        "compare": _groups(verdict.compare_rows(report)),
+        "compare": _groups(compare_rows(report)),
         "training": [t for t in map(_training, report["training"], [report] * len(report["training"])) if t],
         "parameters": _parameters(report),
         "vocabulary": _vocabulary(report),
         "corpus": _corpus(report),
-        "samples": [s | {"name": ROLES.get(s["role"] or "", "Text")} for s in report["samples"]],
+        "samples": [_sample(s) for s in report["samples"]],
         "plan": _plan(report),
         "provenance": _provenance(report),
         "files": _files(report),
         "versions": report["run"]["versions"],
-        "steps": [s for s in report["steps"] if s["name"]],
+        "steps": [s | {"knobs": _knobs(s["knobs"])} for s in report["steps"] if s["name"]],
         "licence": report["run"]["inputs"]["model"]["licence"],
         "unmeasured": report["unmeasured"],
     }
     return environment.get_template("page.html").render(context)
+
+
+def _title(report: Object) -> str:
+    name = report["run"]["inputs"]["model"]["name"] or "A model"
+    return name if report["size"]["adapted"]["parameters"] is None else f"{name}, adapted"
 
 
 def _date(value: str | None) -> str:
@@ -102,7 +110,12 @@ def _training(training: Object, report: Object) -> Object:
 def _points(points: list[Object]) -> list[list[str]]:
     rows = []
     for r in points:
-        rows.append([words.duration(r["seconds"]), *(verdict.significant_or(r[k], 4) for k in ("target", "kept"))])
+        rows.append(
+            [
+                words.duration(r["seconds"]),
+                *(words.MISSING if r[k] is None else words.significant(r[k], 4) for k in ("target", "kept")),
+            ]
+        )
     return rows
 
 
@@ -122,7 +135,8 @@ def _parameters(report: Object) -> Object | None:
     if "base" not in models:
         caption += " The base model was not counted."
     rows = [
-        [model, *(words.count(v) for v in _three(parts)), words.count(sum(_three(parts)))] for model, parts in models.items()
+        [model, *(words.count(v) for v in _three(parts)), words.count(sum(_three(parts)))]
+        for model, parts in models.items()
     ]
     return _figure(charts.parameters(models), "; ".join(said) + ".", caption.strip()) | {"rows": rows}
 
@@ -148,7 +162,9 @@ def _vocabulary(report: Object) -> Object | None:
         caption = (
             "Estimated share of future documents that the smaller vocabulary would split otherwise than the full one."
         )
-        table = [[ROLES[role], words.count(p["rows"]), words.share(p["share"])] for role, ps in curves.items() for p in ps]
+        table = [
+            [ROLES[role], words.count(p["rows"]), words.share(p["share"])] for role, ps in curves.items() for p in ps
+        ]
         figure = _figure(charts.vocabulary(curves, trim["rows_after"]), label, caption)
         result["figure"] = figure | {"rows": table}
     return result
@@ -163,12 +179,44 @@ def _corpus(report: Object) -> Object | None:
 
     def bar(name: str, value: float, kind: str) -> Object:
         part = min(1.0, max(0.0, value / read)) if read > 0 else 0.0
-        return {"name": name, "value": words.count(value), "share": words.share(part), "width": 100 * part, "kind": kind}
+        return {
+            "name": name,
+            "value": words.count(value),
+            "share": words.share(part, 2),
+            "width": 100 * part,
+            "kind": kind,
+        }
 
+    roles = {role: corpus["roles"][role] for role in ROLES if role in corpus["roles"]}
     drops = sorted(dropped.items(), key=lambda item: -item[1])
     rows = [bar("Read", read, "all"), *(bar(r, n, "drop") for r, n in drops), bar("Kept", kept, "kept")]
+    for row, key in zip(rows, ["read", *(r for r, _ in drops), "kept"], strict=True):
+        places = [f["dropped"] if row["kind"] == "drop" else f for f in roles.values()]
+        row["roles"] = [words.count(place.get(key, 0)) for place in places]
     gap = read - kept - sum(dropped.values())
-    return {"rows": rows, "gap": words.count(gap) if gap else "", "bytes": words.size(corpus["bytes"])}
+    return {
+        "rows": rows,
+        "roles": [ROLES[role] for role in roles],
+        "gap": words.count(gap) if gap else "",
+        "bytes": words.size(corpus["bytes"]),
+        "undecodable": words.count(corpus["undecodable"]) if corpus["undecodable"] else "",
+        "splits": _splits(corpus["splits"]),
+    }
+
+
+def _splits(splits: Object) -> list[list[str]]:
+    rows = []
+    for role, parts in splits.items():
+        for split, part in parts.items():
+            row = [ROLES.get(role, role), split or "none", words.count(part["documents"]), words.size(part["bytes"])]
+            rows.append(row)
+    return rows
+
+
+def _sample(sample: Object) -> Object:
+    """One prompt with its continuations, without the white space around them."""
+    texts = {key: (sample[key] or "").strip() for key in ("prompt", "truth", "base", "adapted")}
+    return texts | {"name": ROLES.get(sample["role"] or "", "Text")}
 
 
 def _plan(report: Object) -> list[Object]:
@@ -220,9 +268,14 @@ def _provenance(report: Object) -> list[tuple[str, str]]:
     return [(name, value if value else "not recorded") for name, value in rows]
 
 
-def _quoted(word: str) -> str:
-    import shlex
+def _knobs(values: Any) -> str:
+    """Knobs as ``name=value``, the way ``--set`` takes them."""
+    if not isinstance(values, dict):
+        return ""
+    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
 
+
+def _quoted(word: str) -> str:
     return shlex.quote(word)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 NUMBER, TEXT, FLAG, ANY = "number", "text", "flag", "any"
 
+
 @dataclass(frozen=True)
 class Map:
     """An object with free keys, each value of one shape."""
@@ -22,9 +23,10 @@ class Map:
 
 
 BITS = {"bits_per_byte": NUMBER, "bytes_per_token": NUMBER}
-ROLE = {"base": BITS, "adapted": BITS, "difference": {"mean": NUMBER, "low": NUMBER, "high": NUMBER}}
+INTERVAL = {"mean": NUMBER, "low": NUMBER, "high": NUMBER}
+ROLE = {"base": BITS, "adapted": BITS, "difference": INTERVAL | {"relative": INTERVAL}}
 SCORE = {"accuracy": NUMBER, "low": NUMBER, "high": NUMBER, "items": NUMBER}
-EXAM = {"base": SCORE, "adapted": SCORE}
+EXAM = {"base": SCORE, "adapted": SCORE, "difference": INTERVAL}
 SIZE = {"parameters": NUMBER, "bytes": NUMBER}
 SPEED = {"prefill_bytes_per_second": NUMBER, "decode_bytes_per_second": NUMBER}
 PARTS = {"embedding": NUMBER, "head": NUMBER, "body": NUMBER}
@@ -63,6 +65,8 @@ STEP = {
     "read": NUMBER,
     "kept": NUMBER,
 }
+FUNNEL = {"read": NUMBER, "kept": NUMBER, "dropped": Map(NUMBER), "bytes": NUMBER}
+SPLIT = {"documents": NUMBER, "bytes": NUMBER}
 MACHINE = {
     "cpu": TEXT,
     "cores": NUMBER,
@@ -98,7 +102,7 @@ REPORT: dict[str, Any] = {
     "speed": {"base": SPEED, "adapted": SPEED},
     "memory": {"base": {"peak_bytes": NUMBER}, "adapted": {"peak_bytes": NUMBER}},
     "cost": {"seconds": NUMBER, "peak_memory_bytes": NUMBER, "trained_tokens": NUMBER, "trained_bytes": NUMBER},
-    "corpus": {"read": NUMBER, "kept": NUMBER, "dropped": Map(NUMBER), "bytes": NUMBER},
+    "corpus": FUNNEL | {"roles": Map(FUNNEL), "splits": Map(Map(SPLIT)), "undecodable": NUMBER},
     "parameters": {"base": PARTS, "adapted": PARTS},
     "vocabulary": VOCABULARY,
     "training": [TRAINING],

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lect.report.words import change, count, rate, ratio, relative, share, significant, size
+from lect.report.words import change, count, rate, ratio, relative, share, significant
 
 Object = dict[str, Any]
 
 GATES = {
-    "target": "Your text: bits per byte against the base",
-    "kept": "Kept text: bits per byte against the base",
+    "target": "Your text: change in bits per byte, upper end of its interval",
+    "kept": "Kept text: change in bits per byte, upper end of its interval",
     "reload": "Saved and loaded again: greatest difference of logits",
     "segmentation": "Corpus texts split differently after the trim",
     "logits": "Kept logits: greatest difference after the trim",
@@ -30,7 +30,7 @@ def gate_figure(name: str | None, value: float | None) -> str:
 def gate_rows(report: Object) -> list[Object]:
     """Every gate, broken ones first, in words."""
     rows = []
-    for gate in sorted(report["gates"], key=lambda g: g["pass"] is True):
+    for gate in sorted(report["gates"], key=lambda g: (g["pass"] is True, g["name"] not in RELATIVE)):
         name = gate["name"] or "unnamed"
         words = GATES.get(name.rsplit(".", 1)[-1], name)
         value, limit = gate_figure(name, gate["value"]), gate_figure(name, gate["limit"])
@@ -54,8 +54,8 @@ def figures(report: Object) -> dict[str, float | None]:
     }
 
 
-def _budget(report: Object, name: str) -> float | None:
-    return next((g["limit"] for g in report["gates"] if g["name"] == name), None)
+def _gate(report: Object, name: str) -> Object:
+    return next((g for g in report["gates"] if g["name"] == name and g["limit"] is not None), {})
 
 
 def _and(parts: list[str]) -> str:
@@ -76,8 +76,10 @@ def sentence(report: Object) -> str:
         parts.append(f"needs {share(abs(r))} {'fewer' if r < 0 else 'more'} bits per byte on your text")
     told = f"The adapted model {_and(parts)}" if parts else ""
     if (r := found["kept"]) is not None:
-        limit = _budget(report, "kept")
-        inside = "" if limit is None else f" ({'within' if r <= limit else 'outside'} the budget of {change(limit)})"
+        gate = _gate(report, "kept")
+        inside = (
+            "" if not gate else f" ({'within' if gate['pass'] else 'outside'} the budget of {change(gate['limit'])})"
+        )
         kept = f"kept text changed by {change(r)}{inside}"
         told = f"{told}; {kept}" if told else kept.capitalize()
     told = told + "." if told else ""
@@ -86,7 +88,9 @@ def sentence(report: Object) -> str:
     if broken:
         first = broken[0]
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        lead = f"The gate \N{LEFT DOUBLE QUOTATION MARK}{first['name']}\N{RIGHT DOUBLE QUOTATION MARK} is broken{more}: "
+        lead = (
+            f"The gate \N{LEFT DOUBLE QUOTATION MARK}{first['name']}\N{RIGHT DOUBLE QUOTATION MARK} is broken{more}: "
+        )
         lead += f"{first['value']} where at most {first['limit']} is allowed."
     elif status != "done":
         lead = "The run did not come to its end; this page shows what was measured until then."
@@ -110,101 +114,23 @@ def tiles(report: Object) -> list[Object]:
 
     if (r := found["size"]) is not None:
         word = "smaller" if r <= 1 else "larger"
-        result.append({"figure": share(abs(1 - r)), "name": word, "detail": values("size", "parameters", count) + " parameters"})
+        result.append(
+            {"figure": share(abs(1 - r)), "name": word, "detail": values("size", "parameters", count) + " parameters"}
+        )
     if (r := found["speed"]) is not None:
         detail = values("speed", "decode_bytes_per_second", lambda v: rate(v, "bytes"))
-        result.append({"figure": f"{significant(r)}\N{MULTIPLICATION SIGN}", "name": "decoding speed", "detail": detail})
+        result.append(
+            {"figure": f"{significant(r)}\N{MULTIPLICATION SIGN}", "name": "decoding speed", "detail": detail}
+        )
     for role, name in (("target", "your text"), ("kept", "kept text")):
         if (r := found[role]) is None:
             continue
         detail = values(role, "bits_per_byte", lambda v: significant(v, 4)) + " bits per byte"
-        limit = _budget(report, role)
-        if limit is not None:
-            detail += f"; budget {change(limit)}"
+        gate = _gate(report, role)
+        if gate:
+            detail += f"; budget {change(gate['limit'])}"
         result.append({"figure": change(r), "name": name, "detail": detail})
     return result
-
-
-def compare_rows(report: Object) -> list[Object]:
-    """Base against adapted, row by row; a row that neither model has is left out."""
-    rows: list[Object] = []
-
-    def row(group: str, name: str, before: float | None, after: float | None, words: Any, better: int, note: str = "") -> None:
-        if before is None and after is None:
-            return
-        moved = relative(before, after)
-        word = ""
-        if moved is not None and better and abs(moved) >= 5e-5:
-            word = "better" if (moved > 0) == (better > 0) else "worse"
-        rows.append(
-            {
-                "group": group,
-                "name": name,
-                "base": words(before),
-                "adapted": words(after),
-                "change": "" if moved is None else change(moved),
-                "judged": word,
-                "note": note,
-            }
-        )
-
-    for role, group in (("target", "Your text"), ("kept", "Kept text")):
-        base, adapted = report[role]["base"], report[role]["adapted"]
-        gap = report[role]["difference"]
-        note = ""
-        if gap["low"] is not None and gap["high"] is not None:
-            note = f"difference {signed(gap['mean'])}, interval {signed(gap['low'])} to {signed(gap['high'])}"
-        row(group, "bits per byte", base["bits_per_byte"], adapted["bits_per_byte"], lambda v: significant_or(v, 4), -1, note)
-        row(group, "bytes per token", base["bytes_per_token"], adapted["bytes_per_token"], significant_or, 1)
-    for exam, name in (("cloze", "last word completed"), ("choice", "true continuation chosen of four")):
-        base, adapted = report["exams"][exam]["base"], report["exams"][exam]["adapted"]
-        row("Exams", name, base["accuracy"], adapted["accuracy"], lambda v: share(v), 1, _score(base, adapted))
-        if rows and rows[-1]["name"] == name and base["accuracy"] is not None and adapted["accuracy"] is not None:
-            points = 100 * (adapted["accuracy"] - base["accuracy"])
-            rows[-1]["change"] = f"{signed(points, 1)} points"
-    speed = report["speed"]
-    for key, unit, name in (
-        ("prefill_bytes_per_second", "bytes", "reading a prompt"),
-        ("prefill_tokens_per_second", "tokens", "reading a prompt"),
-        ("decode_bytes_per_second", "bytes", "writing"),
-        ("decode_tokens_per_second", "tokens", "writing"),
-    ):
-        before, after = _number(speed["base"].get(key)), _number(speed["adapted"].get(key))
-        row("Speed", f"{name}, {unit}", before, after, lambda v, u=unit: rate(v, u), 1 if unit == "bytes" else 0)
-    sizes = report["size"]
-    row("Size", "parameters", sizes["base"]["parameters"], sizes["adapted"]["parameters"], count, -1)
-    row("Size", "bytes on disk", sizes["base"]["bytes"], sizes["adapted"]["bytes"], size, -1)
-    memory = report["memory"]
-    row("Size", "peak memory", memory["base"]["peak_bytes"], memory["adapted"]["peak_bytes"], size, -1)
-    return rows
-
-
-def significant_or(value: float | None, digits: int = 3) -> str:
-    """The value with its significant digits, or that it is missing."""
-    return "not measured" if value is None else significant(value, digits)
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """A difference with its sign and ``digits`` decimals."""
-    if value is None:
-        return "not measured"
-    return f"{value:+,.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _score(base: Object, adapted: Object) -> str:
-    """Intervals and number of questions of an exam."""
-    parts = []
-    for name, score in (("base", base), ("adapted", adapted)):
-        if score["low"] is not None and score["high"] is not None:
-            parts.append(f"{name} {share(score['low'])} to {share(score['high'])}")
-    items = adapted["items"] if adapted["items"] is not None else base["items"]
-    if items is not None:
-        parts.append(f"{count(items)} questions")
-    return "; ".join(parts)
 
 
 def unmeasured(report: Object) -> list[str]:
@@ -242,5 +168,7 @@ def unmeasured(report: Object) -> list[str]:
     if found["speed"] is not None:
         missing.append("Speed and memory on any machine but the one named above, or under another load.")
     if report["samples"]:
-        missing.append("Sample continuations prove nothing: they are a few, shown so that you can judge with your own eyes.")
+        missing.append(
+            "Sample continuations prove nothing: they are a few, shown so that you can judge with your own eyes."
+        )
     return missing

@@ -66,7 +66,7 @@ def rate(value: float | None, unit: str) -> str:
     if value is None:
         return MISSING
     text = f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else _scaled(value, [(1e9, "billion"), (1e6, "million")])
-    return f"{text}\N{NO-BREAK SPACE}{unit}/s"
+    return f"{text} {unit}/s"
 
 
 def share(value: float | None, digits: int = 3) -> str:
