@@ -12,6 +12,7 @@ Shapes: b batch, t tokens, n tokens that are scored, d hidden width, v vocabular
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -213,7 +214,7 @@ class Reader:
     def _greedy(
         self, ids: list[list[int]], names: list[int], done: Callable[[int, str], bool], tokens: int
     ) -> list[str]:
-        from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+        from transformers import StoppingCriteria
 
         width = max(map(len, ids))
         if width == 0:
@@ -230,23 +231,46 @@ class Reader:
                 flags = [done(name, text) for name, text in zip(names, texts, strict=True)]
                 return torch.tensor(flags, dtype=torch.bool, device=input_ids.device)
 
-        stop = self.tokenizer.eos_token_id
+        made_bt = self._generate(ids_bt, seen_bt, Done(), tokens, self.tokenizer.eos_token_id)
+        return [self.decode(row) for row in made_bt[:, width:].tolist()]
+
+    @torch.inference_mode()
+    def write(self, ids_bt: Tensor, tokens: int) -> list[float]:
+        """Write exactly ``tokens`` tokens greedily; the clock at the start and after each of them, in seconds."""
+        from transformers import StoppingCriteria
+
+        times = [time.perf_counter()]
+
+        class Clock(StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+                if input_ids.device.type != "cpu":
+                    torch.cuda.synchronize(input_ids.device)
+                times.append(time.perf_counter())
+                return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+        self._generate(ids_bt, torch.ones_like(ids_bt), Clock(), tokens, -1)
+        return times
+
+    def _generate(self, ids_bt: Tensor, seen_bt: Tensor, criterion: Any, tokens: int, stop: int | None) -> Tensor:
+        """Call ``generate`` greedily, whatever the folder's own generation settings say."""
+        from transformers import GenerationConfig, StoppingCriteriaList
+
         padding = self.tokenizer.pad_token_id
         plan = GenerationConfig(
             max_new_tokens=tokens,
             do_sample=False,
             num_beams=1,
             use_cache=True,
-            top_k=None,
-            top_p=None,
-            temperature=None,
             eos_token_id=stop,
-            pad_token_id=padding if padding is not None else stop if stop is not None else 0,
+            pad_token_id=padding if padding is not None else max(stop or 0, 0),
         )
-        made_bt = self.live.generate(
-            ids_bt, attention_mask=seen_bt, generation_config=plan, stopping_criteria=StoppingCriteriaList([Done()])
+        made_bt: Tensor = self.live.generate(
+            ids_bt,
+            attention_mask=seen_bt,
+            generation_config=plan,
+            stopping_criteria=StoppingCriteriaList([criterion]),
         )
-        return [self.decode(row) for row in made_bt[:, width:].tolist()]
+        return made_bt
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens up to the last whole character; special tokens give none."""
