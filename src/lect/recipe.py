@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from lect.errors import UserError
-from lect.method import Range, nearest
+from lect.method import Knob, Range, nearest
 from lect.registry import check_values, find, steps
 
 KEYS = ("lect", "model", "text", "keep", "seed", "gates", "steps")
@@ -116,8 +116,7 @@ def resolve(recipe: dict[str, Any], where: str = "recipe") -> Recipe:
     gates = dict(recipe.get("gates") or {})
     _only(gates, tuple(budgets), f"{where}: gates")
     for name, value in gates.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise UserError(f"{where}: gates.{name}: {value!r} is not a number")
+        gates[name] = Knob(name=name, type="float").accept(value, f"{where}: gates")
     seed = recipe.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or not SEED.admits(seed):
         raise UserError(f"{where}: seed: {seed!r} is not allowed; it takes a whole number {SEED}")

@@ -142,7 +142,7 @@ def _read(name: str, step: bool, module: str, path: Path, base: Path) -> MethodI
     output = next((v.id for cls in lineage if isinstance(v := _class_value(cls, "output"), ast.Name)), "")
     gates: dict[str, tuple[float, str]] = dict(RELOAD) if output == "Model" else {}
     for cls in reversed(lineage):
-        gates |= ast.literal_eval(_class_value(cls, "gates") or ast.Dict([], []))
+        gates |= _gates(_class_value(cls, "gates"))
     knobs: dict[str, Knob] = {}
     for cls in reversed(lineage):
         knobs.update({k.name: k for k in _knobs(cls)})
@@ -199,13 +199,21 @@ def _names(node: ast.expr) -> dict[str, str]:
     return {k.value: v.id for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Name)}  # type: ignore[misc]
 
 
+def _gates(node: ast.expr | None) -> dict[str, tuple[float, str]]:
+    """The budgets that a class declares itself; those that it spreads from its parent come from there."""
+    if not isinstance(node, ast.Dict):
+        return {}
+    pairs = zip(node.keys, node.values, strict=True)
+    return {ast.literal_eval(k): ast.literal_eval(v) for k, v in pairs if k is not None}
+
+
 def _knobs(cls: ast.ClassDef) -> Iterator[Knob]:
     """Yield the knobs that a class body declares: annotation, literal default, and the string below."""
     for node, after in zip(cls.body, [*cls.body[1:], None], strict=True):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         note = node.annotation
-        if isinstance(note, ast.Subscript) and isinstance(note.value, ast.Name) and note.value.id == "ClassVar":
+        if "ClassVar" in ast.unparse(note):
             continue
         kind, optional, bound = _annotation(note)
         doc = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
