@@ -9,12 +9,10 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, Protocol, TypedDict, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, NotRequired, Protocol, TypedDict, TypeVar, dataclass_transform
 
+from lect.artefacts import Artefact
 from lect.errors import UserError
-
-if TYPE_CHECKING:
-    from lect.artefacts import Artefact
 
 __all__ = ["Card", "Estimate", "Gate", "Knob", "Method", "OneOf", "Part", "PartMethod", "PartSpec", "Range"]
 __all__ += ["Run", "Sizes", "Step", "knobs", "nearest"]
