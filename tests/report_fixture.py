@@ -54,8 +54,35 @@ SAMPLES = [
 ]
 
 
-def curve(start: float, speed: float) -> list[dict[str, float]]:
-    return [{"rows": r, "share": start * math.exp(-(r - 20_000) / speed)} for r in range(20_000, 60_001, 4_000)]
+def point(rows: int) -> dict[str, Any]:
+    shares = {"target": 0.09 * math.exp(-(rows - 18_000) / 9_500), "kept": 0.05 * math.exp(-(rows - 18_000) / 9_000)}
+    return {"rows": rows, "estimate": shares, "calibration": {r: s * 1.07 for r, s in shares.items()}}
+
+
+def trim() -> dict[str, Any]:
+    """What the trim would have recorded."""
+
+    def segments(documents: int, changed: int, before: float, after: float) -> dict[str, Any]:
+        return {
+            "documents": documents,
+            "resegmented_documents": changed,
+            "resegmented_tokens": changed / documents / 90,
+            "bytes_per_token": {"before": before, "after": after},
+        }
+
+    return {
+        "rows": {"before": ROWS_BEFORE, "after": ROWS_AFTER},
+        "parameters": {"before": TOTAL_BEFORE, "after": TOTAL_AFTER},
+        "unseen": {
+            "chosen": point(36_480),
+            "curve": [point(18_000 + round(120_000 * 2.0**-k)) for k in range(9)] + [point(18_000)],
+            "budgets": {"target": 0.005, "kept": 0.01},
+        },
+        "text": {
+            "target": {"corpus": segments(5_607, 0, 2.712, 2.712), "test": segments(623, 31, 2.708, 2.699)},
+            "kept": {"corpus": segments(666, 0, 4.42, 4.42), "test": segments(74, 5, 4.418, 4.407)},
+        },
+    }
 
 
 def fragment() -> dict[str, Any]:
@@ -148,13 +175,6 @@ def gate(name: str, value: float, limit: float) -> dict[str, Any]:
 
 def record() -> dict[str, Any]:
     """The made-up ``record.json``."""
-    trim = {
-        "rows_before": ROWS_BEFORE,
-        "rows_after": ROWS_AFTER,
-        "parameters_before": TOTAL_BEFORE,
-        "parameters_after": TOTAL_AFTER,
-        "curve": {"target": curve(0.19, 9_500), "kept": curve(0.11, 9_000)},
-    }
     steps = [
         step("corpus/read", 3.2, facts=funnel(9_412, {"not text": 3, "bad JSON line": 12}, 9_931_442)),
         step("corpus/deduplicate", 4.9, facts=funnel(9_397, {"exact copy": 1_204, "near copy": 611}, 8_120_001)),
@@ -185,8 +205,13 @@ def record() -> dict[str, Any]:
             "vocab/trim",
             31.7,
             peak_memory_bytes=2_210_000_000,
-            facts=trim,
-            gates=[gate("segmentation", 0, 0), gate("logits", 0, 0), gate("reload", 0, 0)],
+            facts=trim(),
+            gates=[
+                gate("segmentation", 0, 0),
+                gate("unknown", 0, 0),
+                gate("kept_logits", 3.8e-6, 1e-4),
+                gate("reload", 0, 0),
+            ],
         ),
         step(
             "pretrain/continue",
@@ -196,7 +221,7 @@ def record() -> dict[str, Any]:
             gates=[gate("reload", 0, 0)],
         ),
         step(
-            "evaluate/compare",
+            "evaluate/bits_per_byte",
             148.0,
             peak_memory_bytes=2_412_000_000,
             facts={"precision": "bfloat16"},
@@ -211,7 +236,7 @@ def record() -> dict[str, Any]:
         ("corpus/quality", 2, 4e8, 9e6, "fitted on this text"),
         ("vocab/trim", 40, 2.4e9, 2.6e8, "the embedding holds 63 % of the parameters"),
         ("pretrain/continue", 600, 3.4e9, 1.9e9, "10 minutes were asked for"),
-        ("evaluate/compare", 160, 2.4e9, 1e5, "paired over the same bytes"),
+        ("evaluate/bits_per_byte", 160, 2.4e9, 1e5, "paired over the same bytes"),
         ("export/gguf", 10, 1.2e9, 2.5e8, "for llama.cpp"),
     ]
     return {
@@ -274,9 +299,9 @@ def write_run(folder: Path, data: dict[str, Any] | None = None, measured: dict[s
         folder / "model" / "model.safetensors",
         {"model.embed_tokens.weight": [ROWS_AFTER, WIDTH], "model.layers.0.all": [BODY // 64, 64]},
     )
-    (folder / "steps" / "compare").mkdir(parents=True, exist_ok=True)
+    (folder / "steps" / "bits_per_byte").mkdir(parents=True, exist_ok=True)
     report = fragment() if measured is None else measured
-    (folder / "steps" / "compare" / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "steps" / "bits_per_byte" / "report.json").write_text(json.dumps(report), encoding="utf-8")
     for name, size in {"trim": 250_111_222, "continue": 1_700_123_456, "gguf": 248_999_100}.items():
         (folder / "steps" / name).mkdir(parents=True, exist_ok=True)
         with open(folder / "steps" / name / "weights", "wb") as file:

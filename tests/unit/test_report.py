@@ -244,14 +244,14 @@ def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_broken_gate_is_named_first(tmp_path: Path) -> None:
     data = record()
-    measured = next(s for s in data["steps"] if s["use"] == "evaluate/compare")
+    measured = next(s for s in data["steps"] if s["use"] == "evaluate/bits_per_byte")
     measured["gates"] = [gate("target", -0.3, 0.0), gate("kept", 0.0412, 0.03)]
     data["status"] = "broken gate"
     page = made(tmp_path, data)
     text = page.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Fail The gate “kept” is broken: +4.1 % where at most +3.0 % is allowed." in text
     assert "(outside the budget of +3.0 %)" in text
-    assert text.index("Kept text: change in bits per byte") < text.index("Your text: change in bits per byte")
+    assert text.index("in bits per byte on kept test text") < text.index("in bits per byte on target test text")
 
 
 def test_a_difference_inside_the_noise_is_not_called_better(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_counts_that_do_not_add_up_are_said(tmp_path: Path) -> None:
 
 def test_one_model_alone(tmp_path: Path) -> None:
     measured = {"target": {"base": {"bits_per_byte": 1.5, "bytes_per_token": 3.0}}}
-    data = record() | {"verb": "eval", "steps": [step("evaluate/compare", 3)]}
+    data = record() | {"verb": "eval", "steps": [step("evaluate/bits_per_byte", 3)]}
     page = made(tmp_path, data, measured)
     assert "1.500 not measured" in page.text
     assert "adapted" not in page.text.partition("Pass")[0]
@@ -293,7 +293,7 @@ def small() -> dict[str, Any]:
     trained["facts"]["losses"] = trained["facts"]["losses"][:3]
     trained["facts"]["evaluations"] = trained["facts"]["evaluations"][:2]
     trim = next(s for s in data["steps"] if s["use"] == "vocab/trim")
-    trim["facts"]["curve"] = {role: rows[:2] for role, rows in trim["facts"]["curve"].items()}
+    trim["facts"]["unseen"]["curve"] = trim["facts"]["unseen"]["curve"][:2]
     data["steps"][-1]["facts"] = {"report": fragment()}
     return data
 

@@ -136,7 +136,7 @@ def test_fragments_of_many_steps_are_joined(tmp_path: Path) -> None:
     ],
 )
 def test_verdict(tmp_path: Path, status: str | None, gates: list[dict[str, Any]], verdict: str) -> None:
-    data = record() | {"status": status, "steps": [step("evaluate/compare", 1, gates=gates)]}
+    data = record() | {"status": status, "steps": [step("evaluate/bits_per_byte", 1, gates=gates)]}
     assert built(tmp_path, data)["verdict"] == verdict
 
 
@@ -158,7 +158,7 @@ def test_base_parameters_are_shown_only_when_they_add_up(whole: tuple[Path, dict
     assert parts["adapted"] == {"embedding": WIDTH * ROWS_AFTER, "head": 0, "body": BODY}
     data = record()
     trim = next(s for s in data["steps"] if s["use"] == "vocab/trim")
-    trim["facts"]["parameters_before"] += 1
+    trim["facts"]["parameters"]["before"] += 1
     assert built(tmp_path, data)["parameters"]["base"] == {"embedding": None, "head": None, "body": None}
 
 

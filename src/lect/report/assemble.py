@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lect.artefacts import read_json
+from lect.errors import UserError
+from lect.registry import find
 from lect.report.shape import REPORT, STEP, fit, merge, number
 from lect.report.verdict import unmeasured
 
@@ -26,11 +28,11 @@ def assemble(folder: Path) -> Object:
     for step, fact in zip(steps, facts, strict=True):
         merge(data, _dict(fact.get("report")))
         merge(data, _fragment(folder, step.get("folder")))
-    data["gates"] = [_dict(g) | {"step": s.get("name")} for s in steps for g in _list(s.get("gates"))]
+    data["gates"] = [_gate(_dict(g), s) for s in steps for g in _list(s.get("gates"))]
     data["run"] = {k: v for k, v in record.items() if k not in ("steps", "plan")}
     data["run"]["plan"] = {k: v for k, v in _dict(record.get("plan")).items() if k != "steps"}
     data["training"] = [fact for fact in facts if "losses" in fact or "trained_tokens" in fact]
-    data["vocabulary"] = next((f for f in facts if "rows_before" in f), {})
+    data["vocabulary"] = next((f for f in facts if "before" in _dict(f.get("rows"))), {})
     data["corpus"] = _corpus(facts)
     data["steps"] = _steps(folder, steps, _list(_dict(record.get("plan")).get("steps")))
     data["schema"] = 1
@@ -54,6 +56,15 @@ def _dict(value: Any) -> Object:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _gate(gate: Object, step: Object) -> Object:
+    """A gate with its step and with what the method says that it measures."""
+    try:
+        about = find(step["use"]).gates[gate["name"]][1]
+    except (UserError, KeyError, TypeError, AttributeError):
+        about = None
+    return gate | {"step": step.get("name"), "about": about}
 
 
 def _corpus(facts: list[Object]) -> Object:
@@ -154,7 +165,7 @@ def _parts(folder: Path, report: Object) -> Object:
     if adapted is None:
         return {}
     trim = report["vocabulary"]
-    before, after, total = trim["rows_before"], trim["rows_after"], trim["parameters_before"]
+    before, after, total = trim["rows"]["before"], trim["rows"]["after"], trim["parameters"]["before"]
     if not before or not after or total is None:
         return {"adapted": adapted}
     base = {k: v * before / after if k != "body" else v for k, v in adapted.items()}

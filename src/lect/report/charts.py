@@ -7,7 +7,7 @@ Colours in the SVG are the ones of ``INK``; the page's style sheet maps each of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -202,34 +202,42 @@ def parameters(models: dict[str, dict[str, float]]) -> tuple[str, str]:
     return both(draw, 90 + 46 * len(models))
 
 
-def vocabulary(curves: Mapping[str, Rows], kept_rows: float | None) -> tuple[str, str]:
-    """Share of future text that would be split otherwise, against rows kept; the choice is a dashed line."""
-    colour = {"target": INK["accent"], "kept": INK["muted"]}
+def vocabulary(curve: Rows, chosen_rows: float | None) -> tuple[str, str]:
+    """Share of further tokens split otherwise, against rows kept: estimates as lines, what was counted as dots."""
     names = {"target": "your text", "kept": "kept text"}
+    values = [
+        {"x": point["rows"], "y": point[kind][role], "text": names[role], "kind": kind}
+        for point in curve
+        for kind in ("estimate", "calibration")
+        for role in names
+        if role in point[kind]
+    ]
+    present = [name for name in names.values() if any(v["text"] == name for v in values)]
+    shades = [INK["accent"] if name == names["target"] else INK["muted"] for name in present]
+    places = [v["x"] for v in values]
+    scale = {"type": "log", "nice": False} if min(places) > 0 and max(places) > 3 * min(places) else {"zero": False}
 
     def draw(narrow: bool) -> Spec:
-        x = line_axis("x", "vocabulary rows kept", narrow, grid=False, format="~s")
+        x = line_axis("x", "vocabulary rows kept", narrow, grid=False, format="~s", labelOverlap=True, scale=scale)
         y = line_axis("y", "share split otherwise", narrow, format="~%", scale={"zero": True, "nice": True})
         layers: list[Spec] = []
-        if kept_rows is not None:
+        if chosen_rows is not None:
             rule = {"type": "rule", "strokeDash": [3, 4], "strokeWidth": 1.25, "color": INK["text"]}
-            chosen = [{"x": kept_rows, "label": "chosen"}]
+            chosen = [{"x": chosen_rows, "label": "chosen"}]
             layers.append({"data": {"values": chosen}, "mark": rule, "encoding": {"x": x}})
             word = {"type": "text", "align": "left", "dx": 6, "y": 8, "color": INK["text"]}
             text = {"field": "label", "type": "nominal"}
             layers.append({"data": {"values": chosen}, "mark": word, "encoding": {"x": x, "text": text}})
-        values = [{"x": r["rows"], "y": r["share"], "text": names[k]} for k, rows in curves.items() for r in rows]
-        present = [names[role] for role in curves]
         shade = {
             "field": "text",
             "type": "nominal",
-            "scale": {"domain": present, "range": [colour[role] for role in curves]},
+            "scale": {"domain": present, "range": shades},
             "legend": {"symbolType": "stroke", "symbolStrokeWidth": 3},
         }
-        alone = all(len(rows) == 1 for rows in curves.values())
-        line = {"type": "line", "strokeWidth": 2.25, "interpolate": "monotone"}
-        mark = {"type": "point", "filled": True} if alone else line
-        layers.append({"data": {"values": values}, "mark": mark, "encoding": {"x": x, "y": y, "color": shade}})
+        line = {"type": "line", "strokeWidth": 2.25, "point": len(curve) == 1}
+        for kind, mark in (("estimate", line), ("calibration", {"type": "point", "filled": True, "size": 34})):
+            mine = [v for v in values if v["kind"] == kind]
+            layers.append({"data": {"values": mine}, "mark": mark, "encoding": {"x": x, "y": y, "color": shade}})
         return {"layer": layers}
 
-    return both(draw, 260, 230)
+    return both(draw, 260, 240)

@@ -14,6 +14,7 @@ from lect.report.compare import compare_rows
 
 Object = dict[str, Any]
 HERE = Path(__file__).parent
+PARTS = {"corpus": "training and calibration", "test": "test"}
 ROLES = {"target": "Your text", "kept": "Kept text"}
 
 
@@ -146,28 +147,43 @@ def _three(parts: Object) -> list[Any]:
 
 
 def _vocabulary(report: Object) -> Object | None:
-    """The curve of rows kept against the share of future text that would be split otherwise."""
+    """How many rows were kept, the curve behind the choice, and what changed on the text."""
     trim = report["vocabulary"]
-    if trim["rows_before"] is None or trim["rows_after"] is None:
+    before, after = trim["rows"]["before"], trim["rows"]["after"]
+    if before is None or after is None:
         return None
-    curves = {
-        role: sorted((p for p in trim["curve"][role] if None not in (p["rows"], p["share"])), key=lambda p: p["rows"])
-        for role in ("target", "kept")
-    }
-    curves = {role: points for role, points in curves.items() if points}
-    rows = (words.count(trim["rows_before"]), words.count(trim["rows_after"]))
-    result: Object = {"before": rows[0], "after": rows[1], "figure": None}
-    if curves:
-        label = f"Share of future text split otherwise, against rows kept; {rows[1]} of {rows[0]} rows were kept."
+    rows = (words.count(before), words.count(after))
+    result: Object = {"before": rows[0], "after": rows[1], "figure": None, "text": _segments(trim["text"])}
+    kinds = ("estimate", "calibration")
+    curve = [p for p in trim["unseen"]["curve"] if p["rows"] is not None and any(set(p[k]) & set(ROLES) for k in kinds)]
+    curve.sort(key=lambda p: p["rows"])
+    if curve:
+        label = f"Share of further tokens split otherwise, against rows kept; {rows[1]} of {rows[0]} rows were kept."
         caption = (
-            "Estimated share of future documents that the smaller vocabulary would split otherwise than the full one."
+            "Share of the tokens of further text that the smaller vocabulary splits otherwise than the full one. "
+            "Lines: estimated from the training text. Dots: counted on calibration text that the estimate never saw."
         )
         table = [
-            [ROLES[role], words.count(p["rows"]), words.share(p["share"])] for role, ps in curves.items() for p in ps
+            [ROLES[role], words.count(p["rows"]), *(words.share(p[kind].get(role)) for kind in kinds)]
+            for role in ROLES
+            for p in curve
+            if role in p["estimate"] or role in p["calibration"]
         ]
-        figure = _figure(charts.vocabulary(curves, trim["rows_after"]), label, caption)
+        figure = _figure(charts.vocabulary(curve, trim["unseen"]["chosen"]["rows"]), label, caption)
         result["figure"] = figure | {"rows": table}
     return result
+
+
+def _segments(text: Object) -> list[list[str]]:
+    """Per role and part of the corpus: documents split otherwise, and bytes per token before and after."""
+    rows = []
+    for role, parts in text.items():
+        for part, found in parts.items():
+            tokens = [found["bytes_per_token"][k] for k in ("before", "after")]
+            bytes_per_token = [words.MISSING if v is None else words.significant(v, 4) for v in tokens]
+            split = f"{words.count(found['resegmented_documents'])} of {words.count(found['documents'])}"
+            rows.append([ROLES.get(role, role), PARTS.get(part, part), split, *bytes_per_token])
+    return rows
 
 
 def _corpus(report: Object) -> Object | None:

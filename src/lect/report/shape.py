@@ -30,7 +30,8 @@ EXAM = {"base": SCORE, "adapted": SCORE, "difference": INTERVAL}
 SIZE = {"parameters": NUMBER, "bytes": NUMBER}
 SPEED = {"prefill_bytes_per_second": NUMBER, "decode_bytes_per_second": NUMBER}
 PARTS = {"embedding": NUMBER, "head": NUMBER, "body": NUMBER}
-POINT = {"rows": NUMBER, "share": NUMBER}
+PAIR = {"before": NUMBER, "after": NUMBER}
+POINT = {"rows": NUMBER, "estimate": Map(NUMBER), "calibration": Map(NUMBER)}
 COST = {"seconds": NUMBER, "memory_bytes": NUMBER, "disk_bytes": NUMBER}
 TRAINING = {
     "losses": [{"step": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "loss": NUMBER}],
@@ -43,12 +44,17 @@ TRAINING = {
     "compile_seconds": NUMBER,
     "peak_memory_bytes": NUMBER,
 }
+SEGMENTS = {
+    "documents": NUMBER,
+    "resegmented_documents": NUMBER,
+    "resegmented_tokens": NUMBER,
+    "bytes_per_token": PAIR,
+}
 VOCABULARY = {
-    "rows_before": NUMBER,
-    "rows_after": NUMBER,
-    "parameters_before": NUMBER,
-    "parameters_after": NUMBER,
-    "curve": {"target": [POINT], "kept": [POINT]},
+    "rows": PAIR,
+    "parameters": PAIR,
+    "unseen": {"budgets": Map(NUMBER), "chosen": POINT, "curve": [POINT]},
+    "text": Map(Map(SEGMENTS)),
 }
 STEP = {
     "name": TEXT,
@@ -94,7 +100,7 @@ RUN = {
 REPORT: dict[str, Any] = {
     "schema": NUMBER,
     "verdict": TEXT,
-    "gates": [{"name": TEXT, "limit": NUMBER, "value": NUMBER, "pass": FLAG, "step": TEXT}],
+    "gates": [{"name": TEXT, "limit": NUMBER, "value": NUMBER, "pass": FLAG, "step": TEXT, "about": TEXT}],
     "target": ROLE,
     "kept": ROLE,
     "exams": {"cloze": EXAM, "choice": EXAM},

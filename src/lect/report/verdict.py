@@ -9,14 +9,6 @@ from lect.report.words import change, count, rate, ratio, relative, share, signi
 
 Object = dict[str, Any]
 
-GATES = {
-    "target": "Your text: change in bits per byte, upper end of its interval",
-    "kept": "Kept text: change in bits per byte, upper end of its interval",
-    "reload": "Saved and loaded again: greatest difference of logits",
-    "segmentation": "Corpus texts split differently after the trim",
-    "logits": "Kept logits: greatest difference after the trim",
-    "unknown": "Texts that became unknown",
-}
 RELATIVE = ("target", "kept")
 
 
@@ -32,10 +24,17 @@ def gate_rows(report: Object) -> list[Object]:
     rows = []
     for gate in sorted(report["gates"], key=lambda g: (g["pass"] is True, g["name"] not in RELATIVE)):
         name = gate["name"] or "unnamed"
-        words = GATES.get(name.rsplit(".", 1)[-1], name)
+        about = gate["about"] or name
         value, limit = gate_figure(name, gate["value"]), gate_figure(name, gate["limit"])
         rows.append(
-            {"words": words, "name": name, "step": gate["step"], "value": value, "limit": limit, "pass": gate["pass"]}
+            {
+                "words": about[:1].upper() + about[1:],
+                "name": name,
+                "step": gate["step"],
+                "value": value,
+                "limit": limit,
+                "pass": gate["pass"],
+            }
         )
     return rows
 
@@ -156,7 +155,7 @@ def unmeasured(report: Object) -> list[str]:
     need(report["memory"]["adapted"]["peak_bytes"], "Peak memory of the adapted model.")
     need(report["cost"]["peak_memory_bytes"], "Peak memory of the run.")
     need(report["corpus"]["read"], "What happened to the documents on their way into the corpus.")
-    need(report["vocabulary"]["rows_before"], "A vocabulary trim (the vocabulary is as it was, or no step says).")
+    need(report["vocabulary"]["rows"]["before"], "A vocabulary trim (the vocabulary is as it was, or no step says).")
     need(report["training"], "Training (no step trained).")
     need(report["samples"], "Sample continuations.")
     need(report["run"]["seed"], "The seed of the run.")
