@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bench harness: what makes a result stale, how aims are judged, what the stored results say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from bench import harness  # noqa: E402
+
+CODE = '"""Doc."""\n\n\ndef f(x):\n    """Doc."""\n    return x + 1\n'
+
+
+def module(folder: Path, code: str, **names: object) -> ModuleType:
+    path = folder / "sample.py"
+    path.write_text(code, "utf-8")
+    made = ModuleType("sample")
+    made.__file__ = str(path)
+    made.__doc__ = "A sample."
+    made.CODE = []  # type: ignore[attr-defined]
+    for name, thing in names.items():
+        setattr(made, name, thing)
+    return made
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setenv("LECT_BENCH", str(tmp_path / "work"))
+    return tmp_path
+
+
+def test_comments_and_docstrings_do_not_make_a_result_stale(here: Path) -> None:
+    before = harness.key({"a": 1}, module(here, CODE))
+    assert harness.key({"a": 1}, module(here, CODE.replace("Doc.", "Other words.") + "# more\n")) == before
+
+
+@pytest.mark.parametrize("change", [("x + 1", "x + 2"), ("def f", "def g")])
+def test_code_makes_a_result_stale(here: Path, change: tuple[str, str]) -> None:
+    before = harness.key({"a": 1}, module(here, CODE))
+    assert harness.key({"a": 1}, module(here, CODE.replace(*change))) != before
+
+
+def test_configuration_and_named_code_make_a_result_stale(here: Path) -> None:
+    before = harness.key({"a": 1}, module(here, CODE))
+    assert harness.key({"a": 2}, module(here, CODE)) != before
+    (here / "engine").mkdir()
+    (here / "engine" / "loop.py").write_text("x = 1\n", "utf-8")
+    named = harness.key({"a": 1}, module(here, CODE, CODE=["engine"]))
+    assert named != before
+    (here / "engine" / "loop.py").write_text("x = 2\n", "utf-8")
+    assert harness.key({"a": 1}, module(here, CODE, CODE=["engine"])) != named
+
+
+def test_a_fresh_result_is_not_measured_again(here: Path) -> None:
+    calls = []
+
+    def measure(config: dict[str, int], folder: Path) -> dict[str, object]:
+        calls.append(folder)
+        return {"figures": {"speed": 3.0, "share": None, "extra": 1}, "details": {"config": config}}
+
+    goals = {"speed": harness.at_least(4), "share": harness.at_most(0.5)}
+    sample = module(here, CODE, CONFIG={"a": 1}, GOALS=goals, measure=measure)
+    result, fresh = harness.run("sample", sample)
+    assert fresh and result["figures"]["speed"] == {"value": 3.0, "goal": "at least 4", "reached": False}
+    assert result["figures"]["share"]["reached"] is None and "goal" not in result["figures"]["extra"]
+    assert harness.run("sample", sample)[1] is False and len(calls) == 1
+    assert harness.run("sample", sample, force=True)[1] is True and len(calls) == 2
+    sample.CONFIG = {"a": 2}  # type: ignore[attr-defined]
+    assert harness.run("sample", sample)[1] is True and len(calls) == 3
+
+
+def test_a_goal_without_a_figure_is_an_error(here: Path) -> None:
+    sample = module(here, CODE, CONFIG={}, GOALS={"speed": harness.at_least(4)})
+    sample.measure = lambda config, folder: {"figures": {}, "details": {}}  # type: ignore[attr-defined]
+    with pytest.raises(KeyError, match="speed"):
+        harness.run("sample", sample)
+
+
+def test_goals_are_bounds() -> None:
+    assert harness.at_most(0.46).reached(0.46) and not harness.at_most(0.46).reached(0.47)
+    assert harness.at_least(6).reached(6.0) and not harness.at_least(6).reached(5.9)
+    assert harness.ratio(3.0, None) is None and harness.ratio(3.0, 0.0) is None and harness.ratio(3.0, 2.0) == 1.5
+
+
+def test_every_comparison_is_whole() -> None:
+    found = harness.comparisons()
+    assert {"adapt", "startup", "trainer_usual", "trainer_tuned"} <= set(found)
+    for name, comparison in found.items():
+        assert json.loads(json.dumps(comparison.CONFIG)) is not None, name
+        assert all(isinstance(goal, harness.Goal) for goal in comparison.GOALS.values()), name
+        assert all((ROOT / word).exists() for word in comparison.CODE), f"{name}: CODE names what is not there"
+        assert set(getattr(comparison, "NEEDS", [])) <= set(found), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_stored_results_are_judged_by_the_present_aims(path: Path) -> None:
+    result, comparison = json.loads(path.read_text("utf-8")), harness.comparisons().get(path.stem)
+    assert comparison is not None, f"{path.name} has no comparison"
+    for name, goal in comparison.GOALS.items():
+        figure = result["figures"][name]
+        assert figure["goal"] == str(goal) and figure["reached"] == goal.reached(figure["value"])
+    assert result["commit"] and result["machine"]["cores"] and result["key"]
