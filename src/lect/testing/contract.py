@@ -39,10 +39,16 @@ class Bench:
 
     @cache  # noqa: B019
     def corpus(self, name: str = "all") -> Corpus:
-        """The pico corpus, whole (``all``), with no document, with one, or with one of one letter."""
+        """The pico corpus, whole (``all``), ``messy``, with no document, with one, or with one of one letter."""
         documents = list(pico.documents())
         one = [d for d in documents if d.split == "train"][:1]
-        chosen = {"all": documents, "empty": [], "one": one, "letter": [replace(d, text="a") for d in one]}[name]
+        chosen = {
+            "all": documents,
+            "messy": [*pico.messy()],
+            "empty": [],
+            "one": one,
+            "letter": [replace(d, text="a") for d in one],
+        }[name]
         (self.folder / f"corpus-{name}").mkdir(parents=True)
         return Corpus.write(self.folder / f"corpus-{name}", chosen)
 
@@ -59,6 +65,8 @@ class Bench:
     def inputs(self, info: MethodInfo, family: str = "gemma3", corpus: str = "all") -> dict[str, Artefact]:
         """What a step takes; ``model`` beside ``base`` has other weights."""
         given: dict[str, Artefact] = {}
+        if corpus == "all" and info.output == "Corpus":
+            corpus = "messy"
         for name, kind in info.inputs.items():
             if kind == "Sources":
                 given[name] = self.sources(corpus)

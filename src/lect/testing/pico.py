@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,29 @@ def documents() -> Iterator[Document]:
             split = "test" if number % 5 == 3 else "calibration" if number % 5 == 1 else "train"
             name = hashlib.sha256(f"{role}\0{text}".encode()).hexdigest()
             yield Document(id=name, text=text, source=f"{role}.txt", language=language, role=role, split=split)
+
+
+def messy() -> Iterator[Document]:
+    """Yield the pico corpus four times over, each text new, and documents that a corpus step should do something to."""
+    rows = [*documents()]
+    for number, document in enumerate(rows * 4):
+        words = document.text.split()
+        start = number % len(words)
+        yield _document(document, f"{number} " + " ".join(words[start:] + words[:start]))
+    first, last = rows[0], rows[-1]
+    yield from (first, first)
+    yield _document(last, last.text + " Now.")
+    yield _document(last, last.text + " Then.")
+    french = "Pour sélectionner une cellule dans la feuille, cliquez sur la cellule avec la souris, puis enregistrez. "
+    yield _document(first, french * 2 + "Le document est ensuite imprimé sur l'imprimante par défaut du système.")
+    yield _document(first, "a")
+    yield _document(first, "Gorde eta gorde. \n" * 40)
+    yield _document(first, "Cafe\u0301   \t \r\n\r\n\r\n\r\nbat   ")
+
+
+def _document(like: Document, text: str) -> Document:
+    name = hashlib.sha256(f"{like.role}\0{text}".encode()).hexdigest()
+    return replace(like, id=name, text=text)
 
 
 def corpus(folder: Path) -> Corpus:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every recipe in the repository resolves; the tiny ones run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lect import plan, recipe
+from lect.testing import pico
+
+RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipe_resolves_and_its_steps_are_built(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "lect", "check", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "holds" in done.stdout
+
+
+def test_the_main_recipe_is_what_adapt_decides_on() -> None:
+    main = recipe.parse((RECIPES[0].parent / "adapt.yaml").read_text())
+    decided, _ = plan._decide({"minutes": 10}, _sizes())
+    assert [s["use"] for s in main["steps"]] == [s["use"] for s in decided]
+
+
+def _sizes() -> plan.Sizes:
+    numbers = {"parameters": 10, "embedding_parameters": 5, "rows": 3, "model_bytes": 20, "target_bytes": 9}
+    return plan.Sizes(**numbers, kept_bytes=9, bytes_per_token=3.0, matmul_flops=1e9)
+
+
+def test_tiny_recipe_runs(tmp_path: Path) -> None:
+    pico.model("llama", tmp_path / "model")
+    for name, role in (("text", "target"), ("kept", "kept")):
+        rows = [json.dumps({"text": d.text}) for d in pico.messy() if d.role == role]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    path = RECIPES[0].parent / "tiny.yaml"
+    command = [sys.executable, "-m", "lect", "run", path, "--out", "tiny-out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "tiny-out" / "report.json").read_text())
+    assert report["verdict"] == "pass"
+    assert report["target"]["adapted"]["bits_per_byte"] < report["target"]["base"]["bits_per_byte"]
