@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of vocabulary steps: a method decides the new tokens, the kind changes tokenizer and model and proves it.
+
+A method of kind :class:`VocabStep` returns a :class:`~lect.ops.tokenizer.Cut`: the new ``tokenizer.json`` and the
+old id of each new one (-1 for a new token). A method of kind :class:`VocabSubset` only says which tokens to keep.
+The kind reads the text, moves embedding and head rows, rewrites every id that configuration, generation settings,
+post-processor and padding name, gates on the proof, and reports. Test text is read after all is decided.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lect.artefacts import Artefact, Corpus, Model, read_json
+from lect.errors import UserError
+from lect.method import Estimate, Run, Sizes, Step, knobs
+from lect.ops.rows import embedding_rows, named_ids, with_rows
+from lect.ops.text import byte_count, encode
+from lect.ops.tokenizer import PLACEHOLDER, Cut, Vocabulary, literals
+
+__all__ = ["Survey", "VocabStep", "VocabSubset"]
+
+Ids = NDArray[np.int32]
+ROLES = ("target", "kept")
+LEARN = ("train", "calibration", "")
+PROOF_TOKENS = 128
+PROOF_DOCUMENTS = 4
+HEAPS = 60.0, 0.4  # distinct tokens with their ancestors = 60 * tokens ** 0.4, measured on the bundled text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a method knows when it decides: the tokenizer, the text in its tokens, and what may not go."""
+
+    vocabulary: Vocabulary
+    train: dict[str, list[Ids]]
+    """Token ids of each training document (those of no split too), by role."""
+    calibration: dict[str, list[Ids]]
+    """The same for the calibration split."""
+    fixed: frozenset[int]
+    """Ids that stay whatever the text: alphabet, control tokens, and what files and templates name."""
+    required: frozenset[int]
+    """``fixed``, and every token that training and calibration text use, with all that leads to it."""
+    usable: frozenset[int]
+    """Ids that have a token and an embedding row."""
+    nameless: tuple[int, ...]
+    """Rows without a token that the configuration names; they stay, behind the tokens."""
+
+
+@knobs
+class VocabStep(Step):
+    """A step that gives the model another vocabulary."""
+
+    inputs: ClassVar[dict[str, type[Artefact]]] = {"model": Model, "corpus": Corpus}
+    output: ClassVar[type[Artefact]] = Model
+    gates: ClassVar[dict[str, tuple[float, str]]] = {
+        "kept_logits": (1e-4, "greatest difference of fp32 logits of kept tokens between the base and the new model"),
+        "unknown": (0.0, "texts with an unknown token that had none before (corpus, and every old token as a text)"),
+    }
+
+    def surgery(self, survey: Survey, run: Run) -> Cut:
+        """Decide the new tokenizer and where each of its rows comes from."""
+        raise NotImplementedError
+
+    def estimate(self, sizes: Sizes) -> Estimate:
+        """Seconds from bytes of text; rows by Heaps' law, with constants measured on the bundled text."""
+        scale, power = HEAPS
+        texts = [n / max(1.0, sizes.bytes_per_token) for n in (sizes.target_bytes, sizes.kept_bytes) if n]
+        rows = min(sizes.rows, int(500 + sum(scale * n**power for n in texts)))
+        width = sizes.embedding_parameters / max(1, sizes.rows)
+        embedding = int(rows * width)
+        parameters = sizes.parameters - sizes.embedding_parameters + embedding
+        seconds = 10 + sizes.rows * 5e-5 + (sizes.target_bytes + sizes.kept_bytes) * 1e-6 + parameters * 3e-8
+        after = Sizes(
+            parameters=parameters,
+            embedding_parameters=embedding,
+            rows=rows,
+            model_bytes=sizes.model_bytes * parameters // max(1, sizes.parameters),
+            target_bytes=sizes.target_bytes,
+            kept_bytes=sizes.kept_bytes,
+            bytes_per_token=sizes.bytes_per_token,
+            matmul_flops=sizes.matmul_flops,
+        )
+        memory = 4 * (sizes.parameters + parameters) + 8 * (sizes.target_bytes + sizes.kept_bytes)
+        return Estimate(seconds=seconds, memory_bytes=memory, disk_bytes=after.model_bytes, sizes=after)
+
+    def apply(self, run: Run, model: Model, corpus: Corpus) -> Model:
+        """Survey, decide, change, prove, write, report."""
+        tokenizer, live = model.tokenizer(), model.load()
+        survey = _survey(tokenizer, live, corpus)
+        cut = self.surgery(survey, run)
+        made = rebuilt(tokenizer, cut.data)
+        origin = [*cut.origin, *survey.nameless]
+        numbers = {old: n for n, old in reversed(list(enumerate(origin))) if old >= 0}
+        new = with_rows(live, origin, numbers)
+        self.prove(run, survey, corpus, tokenizer, made, origin)
+        pairs = list(_logit_pairs(live, new, survey, origin, numbers))
+        run.gate("kept_logits", max(pairs), run.limit("kept_logits", self.gates["kept_logits"][0]))
+        before, after = live.num_parameters(), new.num_parameters()
+        run.fact(
+            rows={"before": embedding_rows(live), "after": len(origin)},
+            parameters={"before": before, "after": after},
+            text=_text_facts(corpus, tokenizer, made, cut.origin),
+        )
+        run.say(f"rows {embedding_rows(live):,} -> {len(origin):,}; parameters {after / before:.1%} of before")
+        del live
+        return Model.write(run.folder, new.to(_stored_dtype(model)), made, run)
+
+    def prove(self, run: Run, survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> None:
+        """Gate on what the tokenizer alone can show."""
+        tokens = [survey.vocabulary.surface(t) for t in survey.vocabulary.strings.values()]
+        texts = [t for role in ROLES for split in LEARN for t in corpus.texts(role, split)]
+        was, now = survey.vocabulary.unknown, Vocabulary.read(new).unknown
+        lost = 0
+        for start in range(0, len(tokens) + len(texts), 10_000):
+            part = (tokens + texts)[start : start + 10_000]
+            for a, b in zip(encode(old, part), encode(new, part), strict=True):
+                lost += now is not None and now in b and was not in a
+        run.gate("unknown", lost, run.limit("unknown", self.gates["unknown"][0]))
+
+
+@knobs
+class VocabSubset(VocabStep):
+    """A step that keeps some of the tokens and changes the segmentation of no text of the corpus."""
+
+    gates: ClassVar[dict[str, tuple[float, str]]] = {
+        **VocabStep.gates,
+        "segmentation": (0.0, "documents of the corpus (all but test) that segment differently than before"),
+    }
+
+    def keep(self, survey: Survey, run: Run) -> Collection[int]:
+        """Decide which ids to keep beside ``survey.required``; merge ancestors come along by themselves."""
+        raise NotImplementedError
+
+    def surgery(self, survey: Survey, run: Run) -> Cut:
+        """Cut the tokenizer down to what is kept."""
+        chosen = {*survey.required, *self.keep(survey, run)} & survey.usable
+        return survey.vocabulary.cut(survey.vocabulary.ancestors(chosen))
+
+    def prove(self, run: Run, survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> None:
+        """Gate on unknown tokens and on an unchanged segmentation of every document but test."""
+        super().prove(run, survey, corpus, old, new, origin)
+        back = np.asarray(origin, dtype=np.int32)
+        differ = 0
+        for role in ROLES:
+            for splits, known in ((("train", ""), survey.train), (("calibration",), survey.calibration)):
+                texts = [t for split in splits for t in corpus.texts(role, split)]
+                for ids, now in zip(known[role], _encoded(new, texts), strict=True):
+                    differ += not np.array_equal(ids, back[now])
+        run.gate("segmentation", differ, run.limit("segmentation", self.gates["segmentation"][0]))
+
+
+def rebuilt(tokenizer: Any, data: dict[str, Any]) -> Any:
+    """A ``PreTrainedTokenizerFast`` around a new ``tokenizer.json`` with the settings of ``tokenizer``."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
+    known = set(rust.get_vocab())
+    drop = {"tokenizer_object", "tokenizer_file", "vocab_file", "merges_file", "added_tokens_decoder", "vocab"}
+    drop |= {"merges", "name_or_path", "backend", "is_local", "local_files_only", "tokenizer_class"}
+    settings = {k: v for k, v in tokenizer.init_kwargs.items() if k not in drop}
+    for key in ("extra_special_tokens", "additional_special_tokens"):
+        if isinstance(settings.get(key), list | tuple):
+            settings[key] = [token for token in settings[key] if str(token) in known]
+    made = PreTrainedTokenizerFast(tokenizer_object=rust, **settings)
+    made.backend_tokenizer.post_processor = rust.post_processor
+    made.chat_template = tokenizer.chat_template
+    if len(made) != len(known):
+        extra = sorted(set(made.get_vocab()) - known)
+        raise UserError(f"tokenizer: its settings name tokens that it does not have: {', '.join(extra[:5])}")
+    return made
+
+
+def _survey(tokenizer: Any, live: Any, corpus: Corpus) -> Survey:
+    """Read the text in the base tokenizer's tokens and find what must stay."""
+    vocabulary = Vocabulary.read(tokenizer)
+    rows = embedding_rows(live)
+    usable = frozenset(i for i in vocabulary.strings if i < rows)
+    train = {r: [*_encoded(tokenizer, corpus.texts(r, "train") + corpus.texts(r, ""))] for r in ROLES}
+    calibration = {r: [*_encoded(tokenizer, corpus.texts(r, "calibration"))] for r in ROLES}
+    if not any(len(ids) for ids in train["target"]):
+        raise UserError("vocab: the corpus has no training text in the target role; give more text")
+    config = named_ids(live.config.to_dict()) | named_ids(_generation(live))
+    template = tokenizer.chat_template or ""
+    template = "\n".join(template.values()) if isinstance(template, dict) else template
+    in_template = {i for ids in encode(tokenizer, literals(template)) for i in ids}
+    special = {i for i in tokenizer.all_special_ids if not PLACEHOLDER.fullmatch(vocabulary.strings.get(i, ""))}
+    named = vocabulary.named(template) | vocabulary.special() | special | in_template | config
+    fixed = vocabulary.ancestors((named | vocabulary.alphabet) & usable)
+    used = {int(i) for part in (train, calibration) for texts in part.values() for i in _distinct(texts)}
+    beyond = sorted(i for i in used if i >= rows)
+    if beyond:
+        raise UserError(
+            f"model: the text uses token {vocabulary.strings[beyond[0]]!r} (id {beyond[0]}), but the embedding has "
+            f"only {rows} rows; this tokenizer is not this model's"
+        )
+    return Survey(
+        vocabulary=vocabulary,
+        train=train,
+        calibration=calibration,
+        fixed=frozenset(fixed),
+        required=frozenset(vocabulary.ancestors(used) | fixed),
+        usable=usable,
+        nameless=tuple(sorted(i for i in config if i < rows and i not in usable)),
+    )
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> Iterator[Ids]:
+    """Token ids of each text as an array, a thousand texts at a time."""
+    for start in range(0, len(texts), 1000):
+        for ids in encode(tokenizer, texts[start : start + 1000]):
+            yield np.asarray(ids, dtype=np.int32)
+
+
+def _distinct(documents: list[Ids]) -> list[int]:
+    return list(np.unique(np.concatenate([np.empty(0, np.int32), *documents])).tolist())
+
+
+def _generation(live: Any) -> dict[str, Any]:
+    config = getattr(live, "generation_config", None)
+    return dict(config.to_dict()) if config is not None else {}
+
+
+def _logit_pairs(live: Any, new: Any, survey: Survey, origin: list[int], numbers: dict[int, int]) -> Iterator[float]:
+    """Yield, for some documents of each role, the greatest |difference| between old and new logits."""
+    old_n = torch.tensor([(n, i) for n, i in enumerate(origin) if i >= 0])
+    pair = bool(getattr(live.config, "is_encoder_decoder", False))
+    for texts in survey.train.values():
+        for ids in [t for t in texts if len(t)][:PROOF_DOCUMENTS]:
+            first = [int(i) for i in ids[:PROOF_TOKENS] if int(i) in numbers]
+            results = []
+            for network, row in ((live, first), (new, [numbers[i] for i in first])):
+                ids_bt = torch.tensor([row], device=network.device)
+                with torch.inference_mode():
+                    out = network(input_ids=ids_bt, **({"decoder_input_ids": ids_bt} if pair else {}))
+                results.append(out.logits[0].float() if "logits" in out else out.last_hidden_state[0].float())
+            old_tv, new_tv = results
+            if old_tv.shape[1] != new_tv.shape[1] or len(origin) == new_tv.shape[1]:
+                old_tv, new_tv = old_tv[:, old_n[:, 1]], new_tv[:, old_n[:, 0]]
+            yield float((old_tv - new_tv).abs().max())
+
+
+def _text_facts(corpus: Corpus, old: Any, new: Any, origin: list[int]) -> dict[str, Any]:
+    """Bytes per token before and after, and how much of the test text segments differently, by role."""
+    back = np.asarray(origin, dtype=np.int32)
+    facts: dict[str, Any] = {}
+    for role in ROLES:
+        for name, splits in (("corpus", LEARN), ("test", ("test",))):
+            texts = [t for split in splits for t in corpus.texts(role, split)]
+            if not texts:
+                continue
+            before, after = list(_encoded(old, texts)), list(_encoded(new, texts))
+            gone = sum(int(np.isin(a, back, invert=True).sum()) for a in before)
+            same = [np.array_equal(a, back[b]) for a, b in zip(before, after, strict=True)]
+            size, tokens = byte_count(texts), sum(map(len, before))
+            facts.setdefault(role, {})[name] = {
+                "documents": len(texts),
+                "resegmented_documents": len(same) - sum(same),
+                "resegmented_tokens": gone / max(1, tokens),
+                "bytes_per_token": {
+                    "before": size / max(1, tokens),
+                    "after": size / max(1, sum(map(len, after))),
+                },
+            }
+    return facts
+
+
+def _stored_dtype(model: Model) -> torch.dtype:
+    """The number format that the model folder says its weights have; fp32 when it says none."""
+    config = read_json(model.folder / "config.json")
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    found = getattr(torch, name, None)
+    return found if isinstance(found, torch.dtype) else torch.float32
