@@ -17,7 +17,8 @@ Why a cut tokenizer segments a text as before, when every token that the text us
   score of the vocabulary, so the piece that holds it stays.
 - *WordPiece* takes the longest piece at each position: the longest of all is the longest of fewer.
 - *Added tokens* are cut out of the text before the model runs, leftmost and longest first: those that never match
-  may go. Tokens that match whole words only may match, be refused and so hide another: they all stay.
+  may go. Tokens that match whole words only may match, be refused and so hide another: they all stay. So do those
+  of a tokenizer that rewrites text, where cutting at the token changes what the rest reads like.
 """
 
 from __future__ import annotations
@@ -264,13 +265,35 @@ class Vocabulary:
             return None if model.get("unk_id") is None else int(model["unk_id"])
         return self.ids.get(model.get("unk_token") or "")
 
-    def special(self, placeholders: bool = False) -> set[int]:
-        """The ids of control tokens; ``placeholders`` says whether ``<unused7>`` and its like count."""
+    @cached_property
+    def plain_around_added(self) -> bool:
+        """True when text reads the same with an added token cut out of it or left in: nothing is rewritten.
+
+        A normaliser may join characters across the border of the token, and a prefix comes once per stretch of text.
+        """
+        normal = all(
+            part.get("type") == "Sequence" or (part.get("type") == "Replace" and part.get("content") == "▁")
+            for part in _parts(self.data.get("normalizer"))
+        )
+        return (
+            normal
+            and not any(
+                part.get("add_prefix_space") or part.get("prepend_scheme", "never") != "never"
+                for part in _parts(self.data.get("pre_tokenizer"))
+            )
+            and self.kind == "BPE"
+        )
+
+    def special(self) -> set[int]:
+        """The ids of added tokens that stay: control tokens but placeholders, and those whose loss would be seen."""
         return {
             int(token["id"])
             for token in self.added
             if token.get("single_word")
-            or (token.get("special") and (placeholders or not PLACEHOLDER.fullmatch(token["content"])))
+            or token.get("lstrip")
+            or token.get("rstrip")
+            or (token.get("special") and not PLACEHOLDER.fullmatch(token["content"]))
+            or not (token.get("special") or self.plain_around_added)
         }
 
     def named(self, text: str = "") -> set[int]:
@@ -330,7 +353,7 @@ class Vocabulary:
             kept = sorted((i, token) for token, i in self.ids.items() if i in wanted)
             origin = [i for i, _ in kept]
             new = {token: n for n, (_, token) in enumerate(kept)}
-            model["vocab"] = new
+            model["vocab"] = dict(new)
         if self.kind == "BPE":
             model["merges"] = [[a, b] for a, b in self.merges if a in new and b in new and self.joined(a, b) in new]
         added = []
