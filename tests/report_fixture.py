@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,12 @@ def trim() -> dict[str, Any]:
     }
 
 
+def sizes(rows: int, tokenizer: int) -> dict[str, Any]:
+    parts = {"embedding": rows * WIDTH, "head": 0, "body": BODY}
+    total = sum(parts.values())
+    return {"parameters": total, "bytes": 2 * total + tokenizer, **parts, "rows": rows, "tied": True}
+
+
 def fragment() -> dict[str, Any]:
     """What the evaluation steps would have reported."""
     return {
@@ -95,15 +101,15 @@ def fragment() -> dict[str, Any]:
             "choice": {"base": score(0.515), "adapted": score(0.785)},
         },
         "size": {
-            "base": {"parameters": TOTAL_BEFORE, "bytes": 2 * TOTAL_BEFORE + 33_384_568},
-            "adapted": {"parameters": TOTAL_AFTER, "bytes": 2 * TOTAL_AFTER + 4_021_117},
+            "base": sizes(ROWS_BEFORE, 33_384_568),
+            "adapted": sizes(ROWS_AFTER, 4_021_117),
         },
         "speed": {
             "base": {"prefill_bytes_per_second": 1_912.4, "decode_bytes_per_second": 38.6},
             "adapted": {"prefill_bytes_per_second": 6_214.9, "decode_bytes_per_second": 67.9},
         },
         "memory": {"base": {"peak_bytes": 2_412_000_000}, "adapted": {"peak_bytes": 1_004_000_000}},
-        "samples": SAMPLES,
+        "samples": copy.deepcopy(SAMPLES),
     }
 
 
@@ -280,25 +286,12 @@ def record() -> dict[str, Any]:
     }
 
 
-def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
-    """Write a file with a true safetensors header and no weights behind it (the report reads headers only)."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    header |= {n: {"dtype": "BF16", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text)
-
-
 def write_run(folder: Path, data: dict[str, Any] | None = None, measured: dict[str, Any] | None = None) -> Path:
     """Write the made-up run folder with ``data`` as its record and ``measured`` as its evaluation; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     data = record() if data is None else data
     (folder / "record.json").write_text(json.dumps(data), encoding="utf-8")
     (folder / "recipe.yaml").write_text("lect: 1\nsteps: []\n", encoding="utf-8")
-    (folder / "model").mkdir(exist_ok=True)
-    write_safetensors(
-        folder / "model" / "model.safetensors",
-        {"model.embed_tokens.weight": [ROWS_AFTER, WIDTH], "model.layers.0.all": [BODY // 64, 64]},
-    )
     (folder / "steps" / "bits_per_byte").mkdir(parents=True, exist_ok=True)
     report = fragment() if measured is None else measured
     (folder / "steps" / "bits_per_byte" / "report.json").write_text(json.dumps(report), encoding="utf-8")

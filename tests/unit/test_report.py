@@ -275,6 +275,16 @@ def test_one_model_alone(tmp_path: Path) -> None:
     assert "adapted" not in page.text.partition("Pass")[0]
 
 
+def test_an_untied_head_is_shown_by_itself(tmp_path: Path) -> None:
+    measured = fragment()
+    for model in measured["size"].values():
+        model["head"] = model["embedding"]
+    assert "The head shares the rows of the embedding." in made(tmp_path / "a").text
+    page = made(tmp_path / "b", record(), measured)
+    assert "The head shares" not in page.text
+    assert "embedding head body" in page.text
+
+
 def test_a_single_point_is_drawn(tmp_path: Path) -> None:
     data = record()
     trained = next(s for s in data["steps"] if s["use"] == "pretrain/continue")

@@ -12,19 +12,7 @@ import pytest
 
 from lect import report
 from lect.errors import UserError
-from lect.report.assemble import count_parts
-from report_fixture import (
-    BODY,
-    ROWS_AFTER,
-    ROWS_BEFORE,
-    WIDTH,
-    fragment,
-    gate,
-    record,
-    step,
-    write_run,
-    write_safetensors,
-)
+from report_fixture import fragment, gate, record, step, write_run
 
 BITS = {"bits_per_byte", "bytes_per_token"}
 PROMISED: dict[str, Any] = {
@@ -150,25 +138,6 @@ def test_numbers_that_are_none_become_null(tmp_path: Path) -> None:
     assert data["kept"]["base"]["bits_per_byte"] is None
     assert data["size"]["base"]["parameters"] is None
     assert missing(PROMISED, data) == []
-
-
-def test_base_parameters_are_shown_only_when_they_add_up(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    parts = whole[1]["parameters"]
-    assert parts["base"] == {"embedding": WIDTH * ROWS_BEFORE, "head": 0, "body": BODY}
-    assert parts["adapted"] == {"embedding": WIDTH * ROWS_AFTER, "head": 0, "body": BODY}
-    data = record()
-    trim = next(s for s in data["steps"] if s["use"] == "vocab/trim")
-    trim["facts"]["parameters"]["before"] += 1
-    assert built(tmp_path, data)["parameters"]["base"] == {"embedding": None, "head": None, "body": None}
-
-
-def test_parameters_are_counted_by_their_place(tmp_path: Path) -> None:
-    shapes = {"transformer.wte.weight": [10, 4], "lm_head.weight": [10, 4], "transformer.h.0.mlp": [4, 16], "b": []}
-    write_safetensors(tmp_path / "model.safetensors", shapes)
-    assert count_parts(tmp_path) == {"embedding": 40, "head": 40, "body": 65}
-    (tmp_path / "model.safetensors").write_bytes(b"\x05\x00\x00\x00\x00\x00\x00\x00{}")
-    assert count_parts(tmp_path) is None
-    assert count_parts(tmp_path / "nothing") is None
 
 
 def test_steps_that_never_ran_stand_in_the_plan(tmp_path: Path) -> None:

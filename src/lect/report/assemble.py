@@ -38,7 +38,6 @@ def assemble(folder: Path) -> Object:
     data["schema"] = 1
     report: Object = fit(REPORT, data)
     report["cost"] = _cost(report)
-    report["parameters"] = fit(REPORT["parameters"], data.get("parameters") or _parts(folder, report))
     report["verdict"] = _verdict(report)
     report["unmeasured"] = unmeasured(report)
     return report
@@ -152,51 +151,3 @@ def _cost(report: Object) -> Object:
         "trained_tokens": trained("trained_tokens"),
         "trained_bytes": trained("trained_bytes"),
     }
-
-
-def _parts(folder: Path, report: Object) -> Object:
-    """Where the parameters sit: counted in ``model/``; for the base, only if the trim's counts prove it.
-
-    A trim changes rows of the embedding and the head and nothing else, so the base has the same body and its
-    embedding and head grow with the rows. That must add up to the counted parameters of the base, else nothing is
-    said of the base.
-    """
-    adapted = count_parts(folder / "model")
-    if adapted is None:
-        return {}
-    trim = report["vocabulary"]
-    before, after, total = trim["rows"]["before"], trim["rows"]["after"], trim["parameters"]["before"]
-    if not before or not after or total is None:
-        return {"adapted": adapted}
-    base = {k: v * before / after if k != "body" else v for k, v in adapted.items()}
-    if sum(base.values()) != total:
-        return {"adapted": adapted}
-    return {"base": {k: int(v) for k, v in base.items()}, "adapted": adapted}
-
-
-EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "shared")
-HEADS = ("lm_head", "embed_out")
-
-
-def count_parts(model: Path) -> dict[str, int] | None:
-    """Count embedding, head and body parameters from the headers of the safetensors files, reading no weights.
-
-    A head of 0 means that the head shares the embedding's rows. None when there is no readable file.
-    """
-    parts = {"embedding": 0, "head": 0, "body": 0}
-    for path in sorted(model.glob("*.safetensors")):
-        try:
-            with open(path, "rb") as file:
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000)))
-            for name, tensor in header.items():
-                if name == "__metadata__":
-                    continue
-                total = 1
-                for length in tensor["shape"]:
-                    total *= int(length)
-                words = name.split(".")
-                part = "embedding" if any(w in EMBEDDINGS for w in words) else "body"
-                parts["head" if any(w in HEADS for w in words) else part] += total
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-    return parts if any(parts.values()) else None

@@ -106,8 +106,8 @@ def losses(rows: Rows) -> tuple[str, str]:
     return both(draw, 260, 220)
 
 
-def evaluations(rows: Rows, base: dict[str, float | None]) -> tuple[str, str]:
-    """Bits per byte on target and kept text against minutes; the base's values are dashed."""
+def evaluations(rows: Rows) -> tuple[str, str]:
+    """Bits per byte on target and kept text against minutes; the values at step 0 are dashed."""
     values = [
         {"x": r["seconds"] / 60, "y": r[role], "role": role}
         for r in rows
@@ -125,7 +125,7 @@ def evaluations(rows: Rows, base: dict[str, float | None]) -> tuple[str, str]:
             mine = [v for v in values if v["role"] == role]
             if not mine:
                 continue
-            start = base.get(role)
+            start = next((r[role] for r in rows if r["step"] == 0), None)
             if start is not None:
                 rule = {"type": "rule", "strokeDash": [3, 4], "strokeWidth": 1.25, "color": colour[role]}
                 layers.append(

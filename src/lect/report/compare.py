@@ -15,6 +15,7 @@ Words = Callable[[float | None], str]
 SPEEDS = (
     ("prefill_bytes_per_second", "bytes", "reading a prompt (prefill)"),
     ("prefill_tokens_per_second", "tokens", "reading a prompt (prefill)"),
+    ("forward_bytes_per_second", "bytes", "scoring a text (forward)"),
     ("decode_bytes_per_second", "bytes", "writing (greedy decode)"),
     ("decode_tokens_per_second", "tokens", "writing (greedy decode)"),
 )

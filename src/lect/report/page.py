@@ -35,7 +35,7 @@ def page(report: Object) -> str:
         "tiles": verdict.tiles(report),
         "gates": verdict.gate_rows(report),
         "compare": _groups(compare_rows(report)),
-        "training": [t for t in map(_training, report["training"], [report] * len(report["training"])) if t],
+        "training": [_training(t) for t in report["training"]],
         "parameters": _parameters(report),
         "vocabulary": _vocabulary(report),
         "corpus": _corpus(report),
@@ -75,7 +75,7 @@ def _figure(drawn: tuple[str, str], label: str, caption: str) -> Object:
     return {"wide": drawn[0], "narrow": drawn[1], "label": label, "caption": caption}
 
 
-def _training(training: Object, report: Object) -> Object:
+def _training(training: Object) -> Object:
     """Charts and figures of one training step."""
     figures = []
     losses = [r for r in training["losses"] if r["step"] is not None and r["loss"] is not None]
@@ -87,15 +87,14 @@ def _training(training: Object, report: Object) -> Object:
     points = [r for r in training["evaluations"] if r["seconds"] is not None]
     points = [r for r in points if r["target"] is not None or r["kept"] is not None]
     if points:
-        base = {role: report[role]["base"]["bits_per_byte"] for role in ("target", "kept")}
         said = [
             f"{name.lower()} from {values[0]:.3g} to {values[-1]:.3g}"
             for role, name in ROLES.items()
             if (values := [r[role] for r in points if r[role] is not None])
         ]
-        caption = "Bits per byte on held-out text while training; lower is better. Dashed: the base model."
+        caption = "Bits per byte on a sample of the calibration text; lower is better. Dashed: before training."
         label = f"Bits per byte while training: {'; '.join(said)}."
-        figures.append(_figure(charts.evaluations(points, base), label, caption) | {"rows": _points(points)})
+        figures.append(_figure(charts.evaluations(points), label, caption) | {"rows": _points(points)})
     facts = [
         ("Trained on", words.count(training["trained_tokens"]), "tokens"),
         ("That is", words.size(training["trained_bytes"]), "of text"),
@@ -122,7 +121,7 @@ def _points(points: list[Object]) -> list[list[str]]:
 
 def _parameters(report: Object) -> Object | None:
     """Embedding, head and body of base and adapted model."""
-    models = {m: report["parameters"][m] for m in ("base", "adapted")}
+    models = {m: report["size"][m] for m in ("base", "adapted")}
     models = {m: parts for m, parts in models.items() if all(v is not None and v >= 0 for v in _three(parts))}
     models = {m: parts for m, parts in models.items() if sum(_three(parts)) > 0}
     if not models:
@@ -133,8 +132,6 @@ def _parameters(report: Object) -> Object | None:
         total = sum(_three(parts))
         said.append(f"{model}: {words.share(parts['embedding'] / total)} embedding of {words.count(total)} parameters")
     caption = "The head shares the rows of the embedding." if shared else ""
-    if "base" not in models:
-        caption += " The base model was not counted."
     rows = [
         [model, *(words.count(v) for v in _three(parts)), words.count(sum(_three(parts)))]
         for model, parts in models.items()

@@ -27,9 +27,8 @@ INTERVAL = {"mean": NUMBER, "low": NUMBER, "high": NUMBER}
 ROLE = {"base": BITS, "adapted": BITS, "difference": INTERVAL | {"relative": INTERVAL}}
 SCORE = {"accuracy": NUMBER, "low": NUMBER, "high": NUMBER, "items": NUMBER}
 EXAM = {"base": SCORE, "adapted": SCORE, "difference": INTERVAL}
-SIZE = {"parameters": NUMBER, "bytes": NUMBER}
+SIZE = {"parameters": NUMBER, "bytes": NUMBER, "embedding": NUMBER, "head": NUMBER, "body": NUMBER}
 SPEED = {"prefill_bytes_per_second": NUMBER, "decode_bytes_per_second": NUMBER}
-PARTS = {"embedding": NUMBER, "head": NUMBER, "body": NUMBER}
 PAIR = {"before": NUMBER, "after": NUMBER}
 POINT = {"rows": NUMBER, "estimate": Map(NUMBER), "calibration": Map(NUMBER)}
 COST = {"seconds": NUMBER, "memory_bytes": NUMBER, "disk_bytes": NUMBER}
@@ -109,7 +108,6 @@ REPORT: dict[str, Any] = {
     "memory": {"base": {"peak_bytes": NUMBER}, "adapted": {"peak_bytes": NUMBER}},
     "cost": {"seconds": NUMBER, "peak_memory_bytes": NUMBER, "trained_tokens": NUMBER, "trained_bytes": NUMBER},
     "corpus": FUNNEL | {"roles": Map(FUNNEL), "splits": Map(Map(SPLIT)), "undecodable": NUMBER},
-    "parameters": {"base": PARTS, "adapted": PARTS},
     "vocabulary": VOCABULARY,
     "training": [TRAINING],
     "samples": [{"role": TEXT, "prompt": TEXT, "truth": TEXT, "base": TEXT, "adapted": TEXT}],
