@@ -36,7 +36,7 @@ def named_ids(settings: Mapping[str, Any]) -> set[int]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             found |= named_ids(value)
-        elif ONE.fullmatch(key):
+        elif ONE.fullmatch(str(key)):
             found |= {v for v in (value if isinstance(value, list) else [value]) if _is_id(v)}
         elif key == "forced_decoder_ids" and value:
             found |= {int(pair[1]) for pair in value if _is_id(pair[1])}
@@ -52,7 +52,7 @@ def renumber(settings: Mapping[str, Any], numbers: Mapping[int, int], sizes: tup
     for key, value in settings.items():
         if isinstance(value, Mapping):
             value = renumber(value, numbers, sizes)
-        elif ONE.fullmatch(key):
+        elif ONE.fullmatch(str(key)):
             one = isinstance(value, list)
             value = [_number(v, numbers) for v in value] if one else _number(value, numbers)
         elif key in SEVERAL and value:
@@ -99,7 +99,8 @@ def with_rows(live: PreTrainedModel, origin: Sequence[int], numbers: Mapping[int
 def _follow(name: str, tensor: torch.Tensor, shape: torch.Size, index_n: torch.Tensor, old_rows: int) -> torch.Tensor:
     """The tensor with its vocabulary dimension rearranged."""
     moved = [d for d in range(tensor.ndim) if d >= len(shape) or tensor.shape[d] != shape[d]]
-    if tensor.ndim != len(shape) or len(moved) != 1 or tensor.shape[moved[0]] != old_rows:
+    dims = len(moved) == 1 and (tensor.shape[moved[0]], shape[moved[0]]) == (old_rows, len(index_n))
+    if tensor.ndim != len(shape) or not dims:
         raise UserError(
             f"model tensor {name}: shape {tuple(tensor.shape)} cannot follow a vocabulary of {len(index_n)} "
             f"(it had {old_rows}); leave the vocabulary of this model as it is"
