@@ -36,6 +36,8 @@ LATER = (5, 6, 7, 8, 9, 10)
 STATISTICS = NAMES + tuple(f"top_{n}_gram" for n in TOP) + tuple(f"repeated_{n}_grams" for n in LATER)
 REASONS = ("lines", "lines", "paragraphs", "paragraphs") + ("top_ngram",) * len(TOP)
 REASONS += ("repeated_ngrams",) * len(LATER)
+REASONS = ("lines", "lines", "paragraphs", "paragraphs") + ("top_ngram",) * len(TOP)
+REASONS += ("repeated_ngrams",) * len(LATER)
 FEWEST = 50  # texts in a length group, else the whole role is the group
 PARAGRAPH = re.compile(r"\n\s*\n")
 

@@ -16,7 +16,7 @@ from lect.stages.corpus.reading.account import Account, Text
 from lect.stages.corpus.reading.decode import Decoder, cut, is_binary, lines, texts
 from lect.stages.corpus.reading.files import DAMAGED, Item, Limits, Refused, items, readable, walk
 from lect.stages.corpus.reading.html import declared_encoding
-from lect.stages.corpus.reading.records import Record, Row, csv_rows, json_document_rows, json_rows, parquet_rows, pick
+from lect.stages.corpus.reading.records import Row, csv_rows, json_document_rows, json_rows, parquet_rows, pick
 from lect.stages.corpus.reading.sandbox import Broken, Sandbox
 
 HTML = (".html", ".htm", ".xhtml")
@@ -136,14 +136,17 @@ class Collector:
 
     def _records(self, item: Item, kind: str, rows: Iterator[Row]) -> Iterator[Text]:
         self.account.formats[kind] += 1
-        record: Record
+        count = 0
         for record in pick(rows, self.column, self.account.columns, item.name):
+            count += 1
             if record.fault:
                 self.account.drop_line(item.name, record.line, record.fault)
             elif not record.text.strip():
                 self.account.drop_line(item.name, record.line, "empty")
             else:
                 yield from self._cut([record.text], item.name, {"line": record.line})
+        if not count:
+            self.account.drop_file(item.name, "no_records")
 
     def _cut(self, pieces: Iterable[str], source: str, place: dict[str, int]) -> Iterator[Text]:
         """The text in parts that are not too long; what cannot be written as UTF-8 becomes U+FFFD and is counted."""

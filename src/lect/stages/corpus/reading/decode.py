@@ -200,7 +200,7 @@ def cut(pieces: Iterable[str], most_bytes: int) -> Iterator[str]:
         yield part
         rest = rest[len(part) :]
     while (left := _bytes(rest)) > most_bytes:
-        share = max(4, min(most_bytes, (left // -(-left // most_bytes)) * 5 // 4))
+        share = min(most_bytes, max(4, (left // -(-left // most_bytes)) * 5 // 4))
         part = _part(rest[:share], share)
         yield part
         rest = rest[len(part) :]
@@ -214,6 +214,6 @@ def _bytes(text: str) -> int:
 
 def _part(window: str, most_bytes: int) -> str:
     """The beginning of ``window`` up to a border, within ``most_bytes`` of UTF-8 and never empty."""
-    fits = window.encode("utf-8", "replace")[:most_bytes].decode("utf-8", "ignore")
+    fits = window.encode("utf-8", "surrogatepass")[:most_bytes].decode("utf-8", "ignore")
     most = max(1, len(fits))
     return window[: max(1, border(window, most // 4, most))]

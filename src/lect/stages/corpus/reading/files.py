@@ -149,7 +149,7 @@ def members(path: Path, limits: Limits) -> Iterator[Item]:
             total = measure(partial(_member, archive, info), info.compress_size, limits, total)
         for info in infos:
             inner = PurePosixPath(info.filename)
-            hidden = any(part.startswith((".", "__MACOSX")) for part in inner.parts)
+            hidden = any(part.startswith((".", "__MACOSX")) for part in inner.parts if part not in (".", ".."))
             suffix = ".hidden" if hidden else inner.suffix.lower()
             yield Item(f"{path.as_posix()}:{info.filename}", suffix, partial(_member, archive, info))
 

@@ -8,6 +8,7 @@ import re
 CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_:.-]{2,40})""", re.IGNORECASE)
 XML_CHARSET = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([a-zA-Z0-9_:.-]{2,40})""")
 XML_HEAD = re.compile(r"^\s*<\?xml[^>]*\?>")
+ASIDE = 1 / 3  # share of the letters of a page
 SILENT = ("script", "style", "template", "noscript", "svg", "math", "iframe", "object", "head", "select", "button")
 AROUND = ("nav", "header", "footer", "aside", "form")
 BLOCK_NAMES = "address article blockquote body caption center dd details div dl dt fieldset figcaption figure h1 h2"
@@ -22,12 +23,23 @@ def declared_encoding(data: bytes) -> str:
 
 
 def article(data: bytes) -> bytes:
-    """The main text of a page, without menus and adverts; the whole page when no main text is found. UTF-8."""
+    """The main text of a page if more than ``ASIDE`` of the page is something else, else the whole page. UTF-8.
+
+    The extractor (trafilatura) leaves headings and lists out of a page that is all text, and takes menus in where it
+    finds no article; a page without much around its text is better taken whole.
+    """
     import trafilatura
 
     page = XML_HEAD.sub("", data.decode("utf-8", "replace"), count=1)
-    text = trafilatura.extract(page, fast=True, include_comments=False)
-    return text.encode("utf-8", "replace") if text else whole_page(data)
+    whole = whole_page(data)
+    text = trafilatura.extract(page, fast=True, include_comments=False) or ""
+    if not text or _letters(text) >= (1 - ASIDE) * _letters(whole.decode()) > 0:
+        return whole
+    return text.encode("utf-8", "replace")
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
 
 
 def whole_page(data: bytes) -> bytes:
@@ -37,7 +49,10 @@ def whole_page(data: bytes) -> bytes:
     page = XML_HEAD.sub("", data.decode("utf-8", "replace"), count=1).replace("\0", "")
     if not page.strip():
         return b""
-    tree = html.document_fromstring(page, parser=html.HTMLParser(remove_comments=True, huge_tree=True))
+    try:
+        tree = html.document_fromstring(page, parser=html.HTMLParser(remove_comments=True, huge_tree=True))
+    except etree.ParserError:  # nothing but comments
+        return b""
     pieces: list[str] = []
     skipped = None
     for event, node in etree.iterwalk(tree, events=("start", "end")):
