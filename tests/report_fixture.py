@@ -182,10 +182,10 @@ def gate(name: str, value: float, limit: float) -> dict[str, Any]:
 def record() -> dict[str, Any]:
     """The made-up ``record.json``."""
     steps = [
-        step("corpus/read", 3.2, facts=funnel(9_412, {"not text": 3, "bad JSON line": 12}, 9_931_442)),
+        step("corpus/read", 3.2, facts=funnel(9_412, {"not text": 3, "bad_line:not JSON": 12}, 9_931_442)),
         step("corpus/deduplicate", 4.9, facts=funnel(9_397, {"exact copy": 1_204, "near copy": 611}, 8_120_001)),
         step("corpus/language", 2.2, facts=funnel(7_582, {"other language": 148}, 8_011_233)),
-        step("corpus/quality", 1.1, facts=funnel(7_434, {"too short": 402, "repeats itself": 57}, 7_812_664)),
+        step("corpus/quality", 1.1, facts=funnel(7_434, {"too_short": 402, "repeats itself": 57}, 7_812_664)),
         step(
             "corpus/split",
             0.4,

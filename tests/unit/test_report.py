@@ -116,6 +116,7 @@ def test_shows_every_section(page: Page) -> None:
     for words in (
         SAMPLES[0]["adapted"].strip(),
         "1,204",
+        "bad line: not JSON",
         "13 min 11 s",
         "a1" * 32,
         "Gemma Terms of Use",
@@ -316,7 +317,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=6))
 def test_no_record_breaks_the_report(tmp_path: Path, changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     data: Any = small()

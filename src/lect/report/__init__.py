@@ -41,7 +41,9 @@ def table(data: dict[str, Any]) -> Table:
     from lect.report.verdict import sentence
 
     report = fit(REPORT, data)
-    result = Table(title=Text(sentence(report)), title_justify="left", title_style="", box=None, pad_edge=False)
+    result = Table(
+        title=Text(sentence(report)), title_justify="left", title_style="", box=None, pad_edge=False, min_width=76
+    )
     result.add_column("")
     for name in ("base", "adapted", "change"):
         result.add_column(name, justify="right")

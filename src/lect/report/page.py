@@ -52,7 +52,8 @@ def page(report: Object) -> str:
 
 
 def _title(report: Object) -> str:
-    name = report["run"]["inputs"]["model"]["name"] or "A model"
+    given = report["run"]["inputs"]["model"]["name"] or "A model"
+    name = given if given.endswith((".", "/")) else given.rsplit("/", 1)[-1]
     return name if report["size"]["adapted"]["parameters"] is None else f"{name}, adapted"
 
 
@@ -202,7 +203,7 @@ def _corpus(report: Object) -> Object | None:
 
     roles = {role: corpus["roles"][role] for role in ROLES if role in corpus["roles"]}
     drops = sorted(dropped.items(), key=lambda item: -item[1])
-    rows = [bar("Read", read, "all"), *(bar(r, n, "drop") for r, n in drops), bar("Kept", kept, "kept")]
+    rows = [bar("Read", read, "all"), *(bar(_reason(r), n, "drop") for r, n in drops), bar("Kept", kept, "kept")]
     for row, key in zip(rows, ["read", *(r for r, _ in drops), "kept"], strict=True):
         places = [f["dropped"] if row["kind"] == "drop" else f for f in roles.values()]
         row["roles"] = [words.count(place.get(key, 0)) for place in places]
@@ -215,6 +216,11 @@ def _corpus(report: Object) -> Object | None:
         "undecodable": words.count(corpus["undecodable"]) if corpus["undecodable"] else "",
         "splits": _splits(corpus["splits"]),
     }
+
+
+def _reason(reason: str) -> str:
+    """A reason such as ``bad_line:not JSON`` as people write it."""
+    return reason.replace("_", " ").replace(":", ": ")
 
 
 def _splits(splits: Object) -> list[list[str]]:

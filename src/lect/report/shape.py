@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NUMBER, TEXT, FLAG, ANY = "number", "text", "flag", "any"
+LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,12 @@ REPORT: dict[str, Any] = {
 
 
 def number(value: Any) -> int | float | None:
-    """The value if it is a finite number, else None (true and false are no numbers)."""
+    """The value if it is a number that can be one of a measurement, else None (true and false are no numbers)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, int):
         return value if abs(value) < 2**63 else None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and abs(value) < LARGEST else None
 
 
 def text(value: Any) -> str | None:

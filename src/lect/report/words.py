@@ -9,10 +9,10 @@ MISSING = "not measured"
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """The value with ``digits`` significant digits, thousands grouped, never in exponent form above 1e-4."""
+    """The value with ``digits`` significant digits, thousands grouped, in exponent form outside 1e-4 to 1e16."""
     if value == 0:
         return "0"
-    if abs(value) < 1e-4:
+    if not 1e-4 <= abs(value) < 1e16:
         return f"{value:.{digits - 1}g}".replace("-", "\N{MINUS SIGN}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
     text = f"{value:,.{decimals}f}"
@@ -47,10 +47,12 @@ def size(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """Seconds as seconds, minutes or hours."""
+    """Seconds as milliseconds, seconds, minutes or hours."""
     if value is None:
         return MISSING
     gap = "\N{NO-BREAK SPACE}"
+    if abs(value) < 0.9995:
+        return f"{1000 * value:.0f}{gap}ms"
     if abs(value) < 59.95:
         return f"{value:.1f}{gap}s" if abs(value) < 9.95 else f"{value:.0f}{gap}s"
     whole = round(value)
@@ -96,7 +98,8 @@ def ratio(before: float | None, after: float | None) -> float | None:
     """``after / before``, or None when it has no meaning."""
     if before is None or after is None or before <= 0:
         return None
-    return after / before
+    value = after / before
+    return value if math.isfinite(value) else None
 
 
 def relative(before: float | None, after: float | None) -> float | None:
