@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tokens a step sees: a pure function of the text, the seed and the step's number.
+
+A row is T input tokens: sequences end to end, each one shorter than its tokens by one, because its last token is only
+a target. So every place in a row has a target, except the padding at its end, whose weight is zero.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lect.engine.body import Row
+from lect.ops.text import byte_count, encode
+
+if TYPE_CHECKING:
+    from lect.artefacts import Document
+    from lect.parts.packing.kind import Packing
+
+CHUNK = 2000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Documents as tokens: all ids in one array, where each document starts, its bytes, its name."""
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    names: list[str]
+
+    @classmethod
+    def of(cls, tokenizer: Any, documents: Iterable[Document]) -> Encoded:
+        """Encode documents in their order; special tokens are neither added nor read out of the text."""
+        ids: list[NDArray[np.int32]] = []
+        sizes: list[int] = []
+        names: list[str] = []
+        texts: list[str] = []
+
+        def flush() -> None:
+            ids.extend(np.asarray(found, dtype=np.int32) for found in encode(tokenizer, texts))
+            sizes.extend(byte_count([text]) for text in texts)
+            texts.clear()
+
+        for document in documents:
+            names.append(document.id)
+            texts.append(document.text)
+            if len(texts) == CHUNK:
+                flush()
+        flush()
+        starts = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)]).astype(np.int64)
+        flat = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
+        return cls(flat, starts, np.asarray(sizes, dtype=np.int64), names)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of all documents."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What the model wants before a sequence and behind a whole document: lists of ids, either may be empty."""
+
+    lead: tuple[int, ...]
+    tail: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Ends:
+        """The tokenizer's own first tokens, and its end-of-text token unless that is also its first one."""
+        empty = list(tokenizer("", add_special_tokens=True)["input_ids"])
+        end = tokenizer.eos_token_id
+        while empty and empty[-1] == end:
+            empty.pop()
+        return cls(tuple(empty), () if end is None else (int(end),))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One row with its targets: T ids to predict, their weights (1, or 0 in the padding), and what it holds."""
+
+    row: Row
+    target_t: Tensor
+    weight_t: Tensor
+    tokens: int
+    bytes: float
+    documents: tuple[str, ...]
+
+    @property
+    def attended(self) -> float:
+        """Sum of the squared lengths of the sequences: what attention costs."""
+        return float((self.row.offsets.diff().double() ** 2).sum())
+
+
+def lay(sequences: Sequence[list[int]], room: int, bytes_: float, names: tuple[str, ...], device: str) -> Batch:
+    """A batch of exactly ``room`` places from sequences of tokens; the rest is padding of its own."""
+    inputs = [s[:-1] for s in sequences]
+    targets = [i for s in sequences for i in s[1:]]
+    rest = room - len(targets)
+    if rest < 0:
+        raise ValueError(f"sequences of {len(targets)} places do not fit into a room of {room}")
+    row = Row.of([*inputs, [0] * rest] if rest else inputs, device)
+    target_t = torch.tensor(targets + [0] * rest, device=device)
+    weight_t = torch.tensor([1.0] * len(targets) + [0.0] * rest, device=device)
+    return Batch(row, target_t, weight_t, len(targets), bytes_, names)
+
+
+class Stream:
+    """Endless batches of one text: epoch after epoch, each packed anew from the seed and its own number."""
+
+    def __init__(
+        self, encoded: Encoded, packing: Packing, ends: Ends, *, longest: int, room: int, seed: int, device: str
+    ) -> None:
+        self.encoded, self.packing, self.room, self.seed, self.device = encoded, packing, room, seed, device
+        self.lead = ends.lead if packing.lead else ()
+        self.tail = ends.tail
+        self.longest = max(1, min(longest, room) + 1 - len(self.lead) - len(self.tail))
+        self._firsts = [0]
+        self._current: tuple[int, NDArray[np.int64], list[list[tuple[int, ...]]]] = (
+            -1,
+            np.zeros((0, 3), dtype=np.int64),
+            [],
+        )
+
+    def sequence(self, document: int, start: int, stop: int) -> list[int]:
+        """The tokens of a piece with what leads it and, at the end of its document, what closes it."""
+        low, high = self.encoded.starts[document : document + 2]
+        ids = [*self.lead, *self.encoded.ids[low + start : low + stop].tolist()]
+        return ids + list(self.tail) if low + stop == high else ids
+
+    def batch(self, number: int) -> Batch:
+        """Batch ``number`` (from 0) of the endless stream."""
+        while number >= self._firsts[-1]:
+            self._turn_to(len(self._firsts) - 1)
+            self._firsts.append(self._firsts[-1] + len(self._current[2]))
+        epoch = bisect_right(self._firsts, number) - 1
+        self._turn_to(epoch)
+        _, pieces, batches = self._current
+        chosen = batches[number - self._firsts[epoch]]
+        names: list[str] = []
+        size = 0.0
+        sequences = []
+        for members in chosen:
+            tokens: list[int] = []
+            for document, start, stop in pieces[list(members)].tolist():
+                tokens += self.sequence(document, start, stop)
+                names.append(self.encoded.names[document])
+                length = int(self.encoded.starts[document + 1] - self.encoded.starts[document])
+                size += float(self.encoded.bytes[document]) * (stop - start) / length
+            sequences.append(tokens)
+        return lay(sequences, self.room, size, tuple(names), self.device)
+
+    def _turn_to(self, epoch: int) -> None:
+        """Make ``epoch`` the one in memory."""
+        if self._current[0] != epoch:
+            self._current = (epoch, *self.epoch(epoch))
+
+    def epoch(self, number: int) -> tuple[NDArray[np.int64], list[list[tuple[int, ...]]]]:
+        """Pieces and batches of one epoch."""
+        rng = np.random.default_rng([self.seed, number])
+        lengths = np.diff(self.encoded.starts)
+        pieces = self.packing.cut(lengths, self.longest, rng)
+        sizes = pieces[:, 2] - pieces[:, 1] + len(self.lead) - 1
+        sizes += np.where(pieces[:, 2] == lengths[pieces[:, 0]], len(self.tail), 0)
+        pieces, sizes = pieces[sizes > 0], sizes[sizes > 0]
+        return pieces, self.packing.pack(sizes, self.room, rng)
+
+
+class Replay:
+    """Rows of target text with an evenly spread share of rows of kept text."""
+
+    def __init__(self, target: Stream, kept: Stream | None, share: float) -> None:
+        self.target, self.kept, self.share = target, kept, share if kept is not None else 0.0
+
+    def batch(self, number: int) -> Batch:
+        """Row ``number`` (from 0) of the run."""
+        before, after = int(number * self.share + 0.5), int((number + 1) * self.share + 0.5)
+        if self.kept is not None and after > before:
+            return self.kept.batch(before)
+        return self.target.batch(number - before)
+
+
+def sample(tokenizer: Any, documents: Iterable[Document], ends: Ends, *, longest: int, tokens: int) -> list[Document]:
+    """A fixed sample of about ``tokens`` tokens: documents by their names' order, cut to ``longest`` tokens each."""
+    from dataclasses import replace
+
+    longest -= len(ends.lead)
+    found: list[Document] = []
+    total = 0
+    for document in sorted(documents, key=lambda d: d.id):
+        text = document.text
+        while (length := len(encode(tokenizer, [text])[0])) > longest:
+            text = text[: max(1, min(len(text) - 1, len(text) * longest // length))]
+        found.append(replace(document, text=text))
+        total += length
+        if total >= tokens:
+            break
+    return found
+
+
+def sample_batches(
+    encoded: Encoded, tokenizer: Any, ends: Ends, *, room: int, device: str
+) -> tuple[list[Batch], float]:
+    """Batches that hold the sample's documents in order, and the bytes that their tokens stand for.
+
+    Without lead tokens the first token of a document is not predicted, and its bytes are not counted.
+    """
+    batches: list[Batch] = []
+    waiting: list[list[int]] = []
+    total = float(encoded.bytes.sum())
+    used = 0
+    for low, high in zip(encoded.starts, encoded.starts[1:], strict=False):
+        tokens = [*ends.lead, *encoded.ids[low:high].tolist()]
+        if not ends.lead and tokens:
+            total -= byte_count([tokenizer.decode(tokens[:1])])
+        if len(tokens) < 2:
+            continue
+        if used + len(tokens) - 1 > room:
+            batches.append(lay(waiting, room, 0.0, (), device))
+            waiting, used = [], 0
+        waiting.append(tokens)
+        used += len(tokens) - 1
+    if waiting:
+        batches.append(lay(waiting, room, 0.0, (), device))
+    return batches, total

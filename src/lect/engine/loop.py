@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: the same weights however often it was killed.
+
+The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters and
+moments are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
+and the moments are set back afterwards: they leave no trace.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lect.engine import checkpoint, loss
+from lect.engine.body import Body
+from lect.engine.cost import training_flops
+from lect.engine.data import Batch, Replay
+from lect.engine.optimizer import AdamW, update
+from lect.errors import UserError
+
+if TYPE_CHECKING:
+    from lect.method import Run
+    from lect.parts.schedule.kind import Schedule
+
+TIMED_STEPS = 3
+FEWEST_STEPS = 10
+POINTS = 400
+
+
+@dataclass
+class Record:
+    """What a run leaves behind besides weights; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    bytes: float = 0.0
+    flops: float = 0.0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    losses: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float | None]] = field(default_factory=list)
+
+    def thinned(self) -> list[dict[str, float]]:
+        """At most ``POINTS`` losses, each the mean of its stretch of steps."""
+        width = -(-len(self.losses) // POINTS) or 1
+        groups = [self.losses[i : i + width] for i in range(0, len(self.losses), width)]
+        return [group[-1] | {"loss": statistics.fmean(point["loss"] for point in group)} for group in groups]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed sample of one role: its rows and the bytes that their targets stand for."""
+
+    batches: list[Batch]
+    bytes: float
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """Everything a run needs, put together by :func:`lect.engine.train.train`."""
+
+    run: Run
+    body: Body
+    optimizer: AdamW
+    data: Replay
+    probes: dict[str, Probe]
+    schedule: Schedule
+    rows: int
+    compile: bool
+    evaluations: int
+    checkpoint_seconds: float
+    matmul_parameters: int
+    attention_width: int
+    record: Record = field(default_factory=Record)
+    kernels: tuple[loss.Fold, loss.Slope] | None = None
+
+    def warm_up(self) -> tuple[float, float]:
+        """Compile, fall back where that fails, time a few steps; seconds to compile and seconds a step."""
+        start = time.monotonic()
+        if self.compile:
+            self._compile()
+        try:
+            self._step(0, 1, 0.0)
+        except UserError:
+            raise
+        except Exception as error:
+            if not self.compile:
+                raise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            self.run.say(f"torch.compile does not work here, so training runs uncompiled and slower: {reason[0][:200]}")
+            self._uncompile()
+            self._step(0, 1, 0.0)
+        compiled = time.monotonic() - start
+        times = []
+        for number in range(TIMED_STEPS):
+            start = time.monotonic()
+            self._step(number, 1, 0.0)
+            times.append(time.monotonic() - start)
+        self.optimizer.reset()
+        return compiled, statistics.median(times)
+
+    def _compile(self) -> None:
+        self.body.compile()
+        self.kernels = torch.compile(loss.fold, dynamic=True), torch.compile(loss.slope, dynamic=True)
+        self.optimizer.kernel = torch.compile(update, dynamic=True)
+
+    def _uncompile(self) -> None:
+        self.compile = False
+        self.body.uncompile()
+        self.kernels = None
+        self.optimizer.kernel = update
+        for _, parameter in self.optimizer.named():
+            parameter.grad = None
+
+    def go(self, steps: int) -> Record:
+        """Run from the last checkpoint, or the start, to step ``steps``."""
+        self._resume()
+        started = time.monotonic() - self.record.seconds
+        saved = time.monotonic()
+        due = {round(steps * n / max(1, self.evaluations)) for n in range(self.evaluations + 1)}
+        whole = True
+        try:
+            if not self.record.evaluations:
+                self._evaluate(started)
+            while self.record.step < steps:
+                step = self.record.step
+                began = time.monotonic()
+                whole = False
+                value, batches = self._step(step, step + 1, self.schedule.rate((step + 0.5) / steps))
+                self._count(value, batches, began, started)
+                whole = True
+                self._show(steps, value)
+                if step + 1 in due:
+                    self._evaluate(started)
+                if step + 1 == steps or time.monotonic() - saved > self.checkpoint_seconds:
+                    self._save(started)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if whole and self.record.step:
+                self._save(started)
+            raise
+        self.record.seconds = time.monotonic() - started
+        return self.record
+
+    def _step(self, step: int, count: int, multiplier: float) -> tuple[float, list[Batch]]:
+        """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token."""
+        batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
+        weight = 1.0 / sum(batch.tokens for batch in batches)
+        grads: dict[str, Tensor] = {}
+        total = 0.0
+        for batch in batches:
+            value = loss.blocked_loss(
+                self.body.hidden(batch.row),
+                self.body.head,
+                batch.target_t,
+                batch.weight_t * weight,
+                self.body.cap,
+                self.kernels,
+            )
+            torch.autograd.backward(value)
+            total += value.item()
+            for name, parameter in self.optimizer.named():
+                grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                if self.rows > 1:
+                    grad = grads[name].add_(grad) if name in grads else grad.float()
+                grads[name] = grad
+                parameter.grad = None
+        norm = self.optimizer.norm(grads)
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            names = [name for batch in batches for name in batch.documents]
+            raise UserError(
+                f"step {step + 1}: the loss is {total:g} and the gradient norm {norm:g}, in documents "
+                f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}; the last checkpoint is kept; "
+                "lower learning_rate, or drop these documents"
+            )
+        self.optimizer.step(count, multiplier, grads, norm)
+        return total, batches
+
+    def _count(self, value: float, batches: list[Batch], began: float, started: float) -> None:
+        """Add a step to the record."""
+        record, now = self.record, time.monotonic()
+        tokens = sum(batch.tokens for batch in batches)
+        attended = sum(batch.attended for batch in batches)
+        record.step += 1
+        record.tokens += tokens
+        record.bytes += sum(batch.bytes for batch in batches)
+        record.flops += training_flops(tokens, self.matmul_parameters, attended, self.attention_width)
+        record.step_seconds += now - began
+        record.losses.append(
+            {"step": record.step, "tokens": record.tokens, "seconds": round(now - started, 3), "loss": value}
+        )
+
+    def _show(self, steps: int, value: float) -> None:
+        """The live line."""
+        record = self.record
+        pace = record.step_seconds / record.step
+        self.run.progress(
+            record.step,
+            steps,
+            loss=round(value, 3),
+            tokens_per_second=round(record.tokens / record.step_seconds),
+            minutes_left=round((steps - record.step) * pace / 60, 1),
+        )
+
+    def _evaluate(self, started: float) -> None:
+        """Bits per byte of the samples, added to the record."""
+        record = self.record
+        point: dict[str, float | None] = {"step": record.step, "tokens": record.tokens}
+        for role in ("target", "kept"):
+            point[role] = self.bits_per_byte(self.probes[role]) if role in self.probes else None
+        record.evaluations.append(point | {"seconds": round(time.monotonic() - started, 3)})
+
+    def bits_per_byte(self, probe: Probe) -> float:
+        """Bits per byte of a sample; runs the training code, so that nothing is compiled for it alone."""
+        total = 0.0
+        for batch in probe.batches:
+            hidden_td = self.body.hidden(batch.row).detach()
+            head_vd = self.body.head.detach()
+            total += float(
+                loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
+            )
+        return total / math.log(2) / probe.bytes
+
+    def _save(self, started: float) -> None:
+        self.record.seconds = time.monotonic() - started
+        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state(), asdict(self.record))
+
+    def _resume(self) -> None:
+        """Take over the newest checkpoint, if there is one."""
+        held = checkpoint.load(self.run.scratch)
+        if held is None:
+            return
+        tensors, state = held
+        self.optimizer.restore(tensors)
+        self.record = Record(**state)
+        self.run.say(f"goes on from step {self.record.step}")
+
+
+def planned_steps(minutes: float, spent: float, step_seconds: float, evaluation_steps: float) -> int:
+    """Steps that fit into ``minutes`` after ``spent`` seconds; evaluations count as so many steps more.
+
+    Fewer than ``FEWEST_STEPS`` is a UserError that says how many minutes would do.
+    """
+    steps = int((minutes * 60 - spent) / step_seconds - evaluation_steps)
+    if steps < FEWEST_STEPS:
+        least = (spent + (FEWEST_STEPS + evaluation_steps) * step_seconds) / 60
+        raise UserError(
+            f"minutes: {minutes:g} is too short: getting ready took {spent:.0f} s and a step takes "
+            f"{step_seconds:.1f} s; give at least {math.ceil(least * 10) / 10:g}, or set compile to false"
+        )
+    return steps
+
+
+def machine_state(loop: Loop) -> dict[str, Any]:
+    """What must be the same for a resumed run to be bit-identical."""
+    return {
+        "threads": torch.get_num_threads(),
+        "compiled": loop.compile,
+        "layout": loop.body.layout,
+        "torch": torch.__version__,
+    }

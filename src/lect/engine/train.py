@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put a run together: text into rows, parameters into groups, a budget into steps; then loop, and report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lect import machine
+from lect.artefacts import read_json, write_json
+from lect.engine.body import Body, opened
+from lect.engine.cost import ROW_TOKENS
+from lect.engine.data import Encoded, Ends, Replay, Stream, sample, sample_batches
+from lect.engine.loop import Loop, Probe, Record, machine_state, planned_steps
+from lect.engine.optimizer import AdamW, Group
+from lect.errors import UserError
+
+if TYPE_CHECKING:
+    from lect.artefacts import Corpus
+    from lect.method import Run
+    from lect.parts.packing.kind import Packing
+    from lect.parts.schedule.kind import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a run does; the knobs of a pretraining step say what each means."""
+
+    minutes: float | None
+    tokens: int | None
+    learning_rate: float
+    embedding_learning_rate: float
+    batch_tokens: int
+    max_length: int
+    replay: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    clip: float
+    packing: Packing
+    schedule: Schedule
+    checkpoint_seconds: float
+    precision: str
+    compile: bool
+    evaluations: int
+    evaluation_tokens: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute type."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def train(run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: Settings, key: str) -> Record:
+    """Train ``live`` in place, leave it in fp32, and put the facts into the run's record.
+
+    ``key`` names the inputs and knobs: what the scratch folder holds of another key is not taken over. Raises
+    UserError where there is too little text or time, the loss is no number, or the model is no causal decoder.
+    """
+    started = time.monotonic()
+    with opened(live) as body:
+        rows, room = split_step(settings.batch_tokens)
+        longest = _longest(run, live, min(settings.max_length, room))
+        ends = Ends.of(tokenizer)
+        data = _data(run, tokenizer, corpus, settings, ends, longest, room)
+        probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
+        with _optimizer(live, body, settings) as optimizer:
+            loop = Loop(
+                run=run,
+                body=body,
+                optimizer=optimizer,
+                data=data,
+                probes=probes,
+                schedule=settings.schedule,
+                rows=rows,
+                compile=settings.compile,
+                evaluations=settings.evaluations,
+                checkpoint_seconds=settings.checkpoint_seconds,
+                matmul_parameters=matmul_parameters(live, body),
+                attention_width=attention_width(live, body),
+            )
+            rates = [_matmul_rate(run)]
+            run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
+            compile_seconds, step_seconds = loop.warm_up()
+            plan = _plan(run, loop, settings, key, started, step_seconds)
+            record = loop.go(plan["steps"])
+            rates.append(_matmul_rate(run))
+    if loop.compile:
+        torch.compiler.reset()
+    rate = sum(rates) / len(rates)
+    run.fact(
+        losses=record.thinned(),
+        evaluations=record.evaluations,
+        trained_tokens=record.tokens,
+        trained_bytes=round(record.bytes),
+        seconds=record.seconds,
+        step_seconds=record.step_seconds,
+        compile_seconds=compile_seconds,
+        tokens_per_second=record.tokens / record.step_seconds,
+        bytes_per_second=record.bytes / record.step_seconds,
+        flops=record.flops,
+        matmul_flops=rate,
+        utilisation=record.flops / record.step_seconds / rate,
+        filled=record.tokens / (record.step * rows * room),
+        peak_memory_bytes=machine.peak_memory_bytes(),
+        **plan,
+    )
+    return record
+
+
+def split_step(batch_tokens: int) -> tuple[int, int]:
+    """Rows a step, and tokens a row."""
+    rows = -(-batch_tokens // ROW_TOKENS)
+    return rows, batch_tokens // rows
+
+
+def _matmul_rate(run: Run) -> float:
+    """The rate of a large square bf16 product on this machine, now."""
+    return machine.matmul_flops()
+
+
+def _longest(run: Run, live: Any, wanted: int) -> int:
+    """The longest sequence: what was asked for, as far as the model's positions reach."""
+    reach = int(getattr(live.config, "max_position_embeddings", 0) or 0)
+    if 0 < reach < wanted:
+        run.say(f"max_length: the model reaches {reach} tokens, so documents are cut there")
+        return reach
+    return wanted
+
+
+def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int) -> Replay:
+    """Rows of target and kept text; too little of either is a UserError."""
+    streams: dict[str, Stream] = {}
+    for number, role in enumerate(("target", "kept")):
+        if role == "kept" and not settings.replay:
+            continue
+        documents = (d for d in corpus.documents(role) if d.split in ("train", ""))
+        encoded = Encoded.of(tokenizer, documents)
+        if role == "kept" and not encoded.tokens:
+            run.say("no kept text for training: nothing is replayed")
+            continue
+        if encoded.tokens < room:
+            fix = "add text, or lower batch_tokens" + (", or set replay to 0" if role == "kept" else "")
+            raise UserError(
+                f"the {role} text for training has {encoded.tokens} tokens, fewer than one batch of {room}; {fix}"
+            )
+        streams[role] = Stream(
+            encoded,
+            settings.packing,
+            ends,
+            longest=longest,
+            room=room,
+            seed=2 * run.seed + number,
+            device=run.device,
+        )
+    return Replay(streams["target"], streams.get("kept"), settings.replay)
+
+
+def _probes(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int
+) -> dict[str, Probe]:
+    """A fixed sample of the calibration split of each role, where it has text."""
+    probes = {}
+    for role in ("target", "kept"):
+        documents = corpus.documents(role, "calibration")
+        chosen = sample(tokenizer, documents, ends, longest=longest, tokens=settings.evaluation_tokens)
+        encoded = Encoded.of(tokenizer, chosen)
+        batches, size = sample_batches(encoded, tokenizer, ends, room=room, device=run.device)
+        if batches and size > 0:
+            probes[role] = Probe(batches, size)
+    return probes
+
+
+@contextmanager
+def _optimizer(live: Any, body: Body, settings: Settings) -> Iterator[AdamW]:
+    """Put the live weights into the compute type; afterwards they are the fp32 masters again."""
+    embeddings = {id(m.weight) for m in live.modules() if isinstance(m, nn.Embedding)} | {id(body.head)}
+    kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"embeddings": [], "matrices": [], "vectors": []}
+    for name, parameter in live.named_parameters():
+        kind = "embeddings" if id(parameter) in embeddings else "matrices" if parameter.ndim > 1 else "vectors"
+        kinds[kind].append((name, parameter))
+    groups = [
+        Group(
+            names=tuple(name for name, _ in members),
+            parameters=tuple(parameter for _, parameter in members),
+            learning_rate=settings.embedding_learning_rate if kind == "embeddings" else settings.learning_rate,
+            weight_decay=settings.weight_decay if kind == "matrices" else 0.0,
+        )
+        for kind, members in kinds.items()
+    ]
+    numbers = {"beta1": settings.beta1, "beta2": settings.beta2, "epsilon": settings.epsilon, "clip": settings.clip}
+    optimizer = AdamW(groups, dtype=settings.dtype, **numbers)
+    try:
+        yield optimizer
+    finally:
+        optimizer.release()
+
+
+def matmul_parameters(live: Any, body: Body) -> int:
+    """Parameters that multiply every token: matrices and the head, without tables that are only looked up."""
+    tables = {id(m.weight) for m in live.modules() if isinstance(m, nn.Embedding)} - {id(body.head)}
+    return sum(p.numel() for p in live.parameters() if p.ndim > 1 and id(p) not in tables)
+
+
+def attention_width(live: Any, body: Body) -> int:
+    """Heads times their width, summed over the layers."""
+    config = live.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    width = int(getattr(config, "head_dim", 0) or config.hidden_size // max(1, heads))
+    return heads * width * len(body.layers)
+
+
+def _plan(run: Run, loop: Loop, settings: Settings, key: str, started: float, step_seconds: float) -> dict[str, Any]:
+    """The plan that an earlier, killed run of the same key made, or a new one; it says how many steps there are."""
+    path: Path = run.scratch / "plan.json"
+    now = machine_state(loop)
+    if path.exists() and (old := read_json(path)).get("key") == key:
+        if any(old[name] != value for name, value in now.items()):
+            run.say(
+                "this run began with other threads, another torch or without its compiler: it goes on, "
+                "but the weights will not be bit-identical to those of an unbroken run"
+            )
+        return old
+    for stale in run.scratch.glob("checkpoint-*"):
+        raise UserError(f"{stale}: is a checkpoint of another run; delete the folder {run.scratch} and run again")
+    if settings.tokens is not None:
+        steps = max(1, settings.tokens // settings.batch_tokens)
+    elif settings.minutes is not None:
+        probe_rows = sum(len(p.batches) for p in loop.probes.values())
+        evaluation_steps = (settings.evaluations + 1) * probe_rows / loop.rows * 0.4
+        spent = time.monotonic() - started
+        steps = planned_steps(settings.minutes, spent, step_seconds, evaluation_steps)
+    else:
+        raise UserError("minutes and tokens are both null; give one of them")
+    plan = {"key": key, "steps": steps, "planned_step_seconds": step_seconds, **now}
+    write_json(path, plan)
+    return plan

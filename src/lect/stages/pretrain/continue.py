@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Continued pretraining: next-token prediction on the user's text, with kept text replayed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from lect.method import OneOf, Part, PartSpec, Range, Run, knobs
+from lect.stages.pretrain.kinds import PretrainStep
+
+if TYPE_CHECKING:
+    from lect.engine.train import Settings
+
+CARD = {
+    "title": "Continued pretraining with replay",
+    "paper": "arXiv:2403.08763",
+    "claim": "lowers bits per byte on the target text, while kept text, a quarter of the rows, gets no worse",
+    "differs": [
+        "the rate falls to zero at the end instead of following a cosine to a tenth",
+        "replayed text is the user's kept text, not a sample of what the model was first trained on",
+        "sequences hold one document each and cannot see each other",
+    ],
+    "version": 1,
+    "off": None,
+    "needs": [],
+    "xfail": {},
+    "pico": {"tokens": 512, "batch_tokens": 64, "max_length": 48, "compile": False, "evaluation_tokens": 64},
+}
+
+
+@knobs
+class Continue(PretrainStep):
+    """A model that has read the user's text and still knows the kept text."""
+
+    minutes: Annotated[float | None, Range(above=0, at_most=100_000)] = 10.0
+    """How long to train, getting ready included, in minutes; turned into steps once, from measured speed."""
+    tokens: Annotated[int | None, Range(at_least=1)] = None
+    """How much to train on instead, in tokens; takes the place of minutes."""
+    learning_rate: Annotated[float, Range(above=0, at_most=1)] = 2e-4
+    """Peak learning rate of everything but embeddings and head, per update."""
+    embedding_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 2e-4
+    """Peak learning rate of embeddings and head, per update."""
+    batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 1024
+    """Tokens of one update; the fewer, the more updates fit into the time."""
+    max_length: Annotated[int, Range(at_least=8, at_most=1_048_576)] = 512
+    """Longest sequence in tokens; longer documents are cut into pieces of nearly equal length."""
+    replay: Annotated[float, Range(at_least=0, below=1)] = 0.25
+    """Share of the rows that hold kept text, in (0, 1); 0 replays nothing (sec. 3.2)."""
+    weight_decay: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
+    """Decoupled weight decay of the matrices (not of embeddings, norms and biases), per unit of learning rate."""
+    beta1: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    """Memory of AdamW's first moment, per update."""
+    beta2: Annotated[float, Range(at_least=0, below=1)] = 0.95
+    """Memory of AdamW's second moment, per update."""
+    epsilon: Annotated[float, Range(above=0, at_most=1)] = 1e-8
+    """What AdamW adds to the root of the second moment, in units of the gradient."""
+    clip: Annotated[float, Range(at_least=0, at_most=1_000_000)] = 1.0
+    """Greatest norm of all gradients together; 0 does not clip."""
+    packing: Annotated[PartSpec, Part("packing")] = "one_document"
+    """How documents are laid into rows."""
+    schedule: Annotated[PartSpec, Part("schedule")] = "warmup_stable_decay"
+    """How the learning rate rises and falls over the run."""
+    checkpoint_seconds: Annotated[float, Range(above=0, at_most=1_000_000)] = 300.0
+    """Time between checkpoints, in seconds; a killed run loses at most this much."""
+    precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
+    """Number format of the compute; master weights and moments are fp32 in either case."""
+    compile: bool = True
+    """Compile the layers where that works here; where not, the run says so and goes on without."""
+    evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
+    """How often bits per byte are measured on calibration text, besides once before the first update."""
+    evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
+    """Size of each sample that is measured, in tokens."""
+
+    def budget(self) -> tuple[float | None, int | None, int]:
+        """Tokens take the place of minutes."""
+        return (self.minutes if self.tokens is None else None), self.tokens, self.batch_tokens
+
+    def settings(self, run: Run) -> Settings:
+        """Every knob but the parts goes to the engine as it is."""
+        from lect.engine.train import Settings
+
+        values = {name: getattr(self, name) for name in type(self).__dataclass_fields__}
+        values["packing"] = run.part("packing", self.packing)
+        values["schedule"] = run.part("schedule", self.schedule)
+        return Settings(**values)
