@@ -7,8 +7,13 @@ import copy
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from lect.report import charts
 
 WIDTH, ROWS_BEFORE, ROWS_AFTER, BODY = 640, 262_144, 36_864, 100_326_016
 TOTAL_BEFORE, TOTAL_AFTER = WIDTH * ROWS_BEFORE + BODY, WIDTH * ROWS_AFTER + BODY
@@ -284,6 +289,25 @@ def record() -> dict[str, Any]:
         "steps": steps,
         "status": "done",
     }
+
+
+DRAWN: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once() -> Iterator[None]:
+    """Draw each chart once in all tests: most pages here differ in words only."""
+    true = charts.svg
+
+    def svg(spec: dict[str, Any], width: int, height: int) -> str:
+        key = json.dumps([spec, width, height])
+        if key not in DRAWN:
+            DRAWN[key] = true(spec, width, height)
+        return DRAWN[key]
+
+    charts.svg = svg
+    yield
+    charts.svg = true
 
 
 def write_run(folder: Path, data: dict[str, Any] | None = None, measured: dict[str, Any] | None = None) -> Path:

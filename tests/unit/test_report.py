@@ -20,7 +20,9 @@ from lect import report
 from lect.report import charts
 from lect.report.page import HERE
 from lect.report.shape import fit
-from report_fixture import SAMPLES, fragment, gate, record, step, training, write_run
+from report_fixture import SAMPLES, drawn_once, fragment, gate, record, step, training, write_run
+
+__all__ = ["drawn_once"]
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 HOSTILE = (

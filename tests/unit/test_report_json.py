@@ -12,7 +12,9 @@ import pytest
 
 from lect import report
 from lect.errors import UserError
-from report_fixture import fragment, gate, record, step, write_run
+from report_fixture import drawn_once, fragment, gate, record, step, write_run
+
+__all__ = ["drawn_once"]
 
 BITS = {"bits_per_byte", "bytes_per_token"}
 PROMISED: dict[str, Any] = {
