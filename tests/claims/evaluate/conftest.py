@@ -15,28 +15,7 @@ from lect.testing import pico
 
 NAMES = ["Arantza", "Beñat", "Garazi", "Haizea", "Iker", "Jone", "Koldo", "Leire", "Maite", "Nahia", "Oihan", "Peru"]
 THINGS = ["kutxa", "liburu", "mendi", "itsaso", "zubi", "etxe", "baso", "ibai", "hodei", "elur"]
-FILL = ["oso", "ondo", "gaur", "bihar", "hemen", "han", "ikusi", "entzun", "joan", "jan", "edan", "lo", "esan", "ahaztu", "on"]
-    "oso",
-    "ondo",
-    "gaur",
-    "bihar",
-    "hemen",
-    "han",
-    "ikusi",
-    "entzun",
-    "joan",
-    "etorri",
-    "jan",
-    "edan",
-    "lo",
-    "egin",
-    "esan",
-    "gogoratu",
-    "ahaztu",
-    "berri",
-    "zahar",
-    "on",
-]
+FILL = ["oso", "ondo", "gaur", "bihar", "hemen", "han", "ikusi", "entzun", "joan", "jan", "edan", "lo", "esan"]
 
 
 @pytest.fixture
