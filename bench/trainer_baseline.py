@@ -123,7 +123,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         learning_rate=job["learning_rate"],
         max_steps=job["steps"],
         save_strategy="no",
-        logging_steps=10,
+        logging_steps=5,
         report_to="none",
         disable_tqdm=True,
         seed=job["seed"],
@@ -150,7 +150,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         "kept_share": share,
         "epochs": steps * job["batch"] / len(rows),
         "losses": [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry],
-        "optimizer": str(arguments.optim),
+        "optimizer": str(getattr(arguments.optim, "value", arguments.optim)),
         "attention": str(model.config._attn_implementation),
         "threads": torch.get_num_threads(),
     }
