@@ -15,7 +15,8 @@ from lect.testing import pico
 
 NAMES = ["Arantza", "Beñat", "Garazi", "Haizea", "Iker", "Jone", "Koldo", "Leire", "Maite", "Nahia", "Oihan", "Peru"]
 THINGS = ["kutxa", "liburu", "mendi", "itsaso", "zubi", "etxe", "baso", "ibai", "hodei", "elur"]
-FILL = ["oso", "ondo", "gaur", "bihar", "hemen", "han", "ikusi", "entzun", "joan", "jan", "edan", "lo", "esan"]
+FILL = ["oso", "ondo", "gaur", "bihar", "hemen", "han", "ikusi", "entzun", "joan", "etorri", "jan", "edan"]
+FILL += ["lo", "egin", "esan", "gogoratu", "ahaztu", "berri", "zahar", "on"]
 
 
 @pytest.fixture
