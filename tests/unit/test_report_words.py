@@ -47,7 +47,7 @@ def plain(text: str) -> str:
         (words.significant(0.9996, 3), "1.00"),
         (words.significant(2.412, 4), "2.412"),
         (words.significant(-1234567), "-1,234,567"),
-        (words.significant(3.8e-6, 4), "3.8e-06"),
+        (words.significant(3.8e-6), "3.8\N{MULTIPLICATION SIGN}10⁻⁶"),
     ],
 )
 def test_worked_examples(made: str, expected: str) -> None:

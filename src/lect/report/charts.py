@@ -159,19 +159,23 @@ def evaluations(rows: Rows) -> tuple[str, str]:
     return both(draw, 260, 230)
 
 
+UNITS = ((1e9, "billion parameters"), (1e6, "million parameters"), (1e3, "thousand parameters"), (1, "parameters"))
+
+
 def parameters(models: dict[str, dict[str, float]]) -> tuple[str, str]:
-    """One bar per model, split into embedding, head and body, in millions of parameters."""
+    """One bar per model, split into embedding, head and body."""
     shades = {"embedding": INK["accent"], "head": INK["soft"], "body": INK["faint"]}
-    rows = []
+    rows: list[dict[str, Any]] = []
+    most = max(sum(parts.get(p) or 0 for p in shades) for parts in models.values())
+    unit, word = next(u for u in UNITS if most >= u[0] or u[0] == 1)
     for model, parts in models.items():
         start = 0.0
         for part in ("embedding", "head", "body"):
             amount = parts.get(part) or 0
             if amount:
                 end = start + amount
-                rows.append({"model": model, "part": part, "from": start / 1e6, "to": end / 1e6})
+                rows.append({"model": model, "part": part, "from": start / unit, "to": end / unit})
                 start = end
-    most = max(r["to"] for r in rows)
 
     def draw(narrow: bool) -> Spec:
         present = [p for p in shades if any(r["part"] == p for r in rows)]
@@ -187,7 +191,7 @@ def parameters(models: dict[str, dict[str, float]]) -> tuple[str, str]:
             "mark": bar,
             "encoding": {
                 "y": y,
-                "x": line_axis("from", "million parameters", narrow, scale={"domain": [0, most]}),
+                "x": line_axis("from", word, narrow, scale={"domain": [0, most / unit]}),
                 "x2": {"field": "to"},
                 "color": {
                     "field": "part",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lect.report.words import change, count, rate, ratio, relative, share, significant
+from lect.report.words import change, count, rate, ratio, relative, significant
 
 Object = dict[str, Any]
 
@@ -16,7 +16,10 @@ def gate_figure(name: str | None, value: float | None) -> str:
     """A gate's value or limit: the text gates are relative changes, all others plain numbers."""
     if value is None:
         return "not a number"
-    return change(value) if name in RELATIVE else significant(value, 4)
+    if name in RELATIVE:
+        return change(value)
+    text = significant(value, 3)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def gate_rows(report: Object) -> list[Object]:
@@ -57,6 +60,15 @@ def _gate(report: Object, name: str) -> Object:
     return next((g for g in report["gates"] if g["name"] == name and g["limit"] is not None), {})
 
 
+def _percent(value: float) -> str:
+    """A relative change without its sign."""
+    return change(value).lstrip("+\N{MINUS SIGN}")
+
+
+def _times(value: float) -> str:
+    return significant(value, 3 if value >= 1 else 2)
+
+
 def _and(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
@@ -67,12 +79,12 @@ def sentence(report: Object) -> str:
     parts = []
     if (r := found["size"]) is not None:
         parts.append(
-            f"is {share(abs(1 - r))} {'smaller' if r < 1 else 'larger'}" if abs(1 - r) >= 5e-4 else "has the same size"
+            f"is {_percent(1 - r)} {'smaller' if r < 1 else 'larger'}" if abs(1 - r) >= 5e-4 else "has the same size"
         )
     if (r := found["speed"]) is not None:
-        parts.append(f"writes {significant(r, 3)} times as fast")
+        parts.append(f"writes {_times(r)} times as fast")
     if (r := found["target"]) is not None:
-        parts.append(f"needs {share(abs(r))} {'fewer' if r < 0 else 'more'} bits per byte on your text")
+        parts.append(f"needs {_percent(r)} {'fewer' if r < 0 else 'more'} bits per byte on your text")
     told = f"The adapted model {_and(parts)}" if parts else ""
     if (r := found["kept"]) is not None:
         gate = _gate(report, "kept")
@@ -114,13 +126,11 @@ def tiles(report: Object) -> list[Object]:
     if (r := found["size"]) is not None:
         word = "smaller" if r <= 1 else "larger"
         result.append(
-            {"figure": share(abs(1 - r)), "name": word, "detail": values("size", "parameters", count) + " parameters"}
+            {"figure": _percent(1 - r), "name": word, "detail": values("size", "parameters", count) + " parameters"}
         )
     if (r := found["speed"]) is not None:
         detail = values("speed", "decode_bytes_per_second", lambda v: rate(v, "bytes"))
-        result.append(
-            {"figure": f"{significant(r)}\N{MULTIPLICATION SIGN}", "name": "decoding speed", "detail": detail}
-        )
+        result.append({"figure": f"{_times(r)}\N{MULTIPLICATION SIGN}", "name": "decoding speed", "detail": detail})
     for role, name in (("target", "your text"), ("kept", "kept text")):
         if (r := found[role]) is None:
             continue

@@ -6,14 +6,17 @@ from __future__ import annotations
 import math
 
 MISSING = "not measured"
+RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """The value with ``digits`` significant digits, thousands grouped, in exponent form outside 1e-4 to 1e16."""
+    """The value with ``digits`` significant digits, thousands grouped, as a power of ten outside 1e-4 to 1e16."""
     if value == 0:
         return "0"
     if not 1e-4 <= abs(value) < 1e16:
-        return f"{value:.{digits - 1}g}".replace("-", "\N{MINUS SIGN}")
+        digit, _, power = f"{value:.{max(0, digits - 2)}e}".partition("e")
+        raised = str(int(power)).translate(RAISED)
+        return f"{digit}\N{MULTIPLICATION SIGN}10{raised}".replace("-", "\N{MINUS SIGN}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
     text = f"{value:,.{decimals}f}"
     return text.replace("-", "\N{MINUS SIGN}")
