@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lect.engine import attention
+from lect.engine.attention import document_attention
+from lect.engine.body import Body, Row, opened
+from lect.errors import UserError
+from lect.testing import pico
+
+DOCUMENTS = [[5, 6, 7, 8, 9, 10] * 4, [11, 12, 13] * 30, [40]]
+
+
+def dense(q, k, v, offsets, window, scale):
+    """The equation, with a full mask: same document, not later, inside the window."""
+    total = q.shape[1]
+    document = torch.bucketize(torch.arange(total), offsets[1:].long(), right=True)
+    distance = torch.arange(total)[:, None] - torch.arange(total)
+    seen = (document[:, None] == document) & (distance >= 0)
+    if window:
+        seen &= distance < window
+    repeat = q.shape[0] // k.shape[0]
+    k, v = k.repeat_interleave(repeat, 0), v.repeat_interleave(repeat, 0)
+    return torch.softmax((q @ k.transpose(1, 2) * scale).masked_fill(~seen, float("-inf")), -1) @ v
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("window", [0, 5, 150])
+def test_attention_equals_a_full_mask(groups, window, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 64)
+    torch.manual_seed(0)
+    offsets = torch.tensor([0, 1, 8, 208, 333], dtype=torch.int32)
+    q = torch.randn(4, 333, 8, requires_grad=True)
+    k, v = (torch.randn(groups, 333, width, requires_grad=True) for width in (8, 6))
+    upstream = torch.randn(4, 333, 6)
+    expected = dense(q, k, v, offsets, window, 0.3)
+    found, _ = document_attention(q, k, v, offsets, window, 0.3)
+    torch.testing.assert_close(found, expected)
+    pairs = zip(
+        torch.autograd.grad(found, (q, k, v), upstream),
+        torch.autograd.grad(expected, (q, k, v), upstream),
+        strict=True,
+    )
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", pico.CAUSAL)
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_documents_of_a_row_never_see_each_other(family, flat, implementation):
+    """Hidden states and gradients of a document are those it has alone, bit for bit untouched by the others."""
+    live, _ = pico.build(family)
+    live.set_attn_implementation(implementation)
+    weight = live.get_input_embeddings().weight
+    with opened(live, flat=flat) as body:
+        assert body.layout == ("flat" if flat else "rows")
+        at = slice(24, 114)
+        states = body.hidden(Row.of(DOCUMENTS))
+        changed = body.hidden(Row.of([[i + 50 for i in DOCUMENTS[0]], DOCUMENTS[1], [77]]))
+        alone = body.hidden(Row.of([DOCUMENTS[1]]))
+        assert torch.equal(states[at], changed[at])
+        assert not torch.equal(states[:24], changed[:24])
+        torch.testing.assert_close(states[at], alone, rtol=1e-4, atol=1e-5)
+        direction = torch.randn(alone.shape, generator=torch.Generator().manual_seed(3))
+        (grad,) = torch.autograd.grad((states[at] * direction).sum(), weight)
+        (grad_alone,) = torch.autograd.grad((alone * direction).sum(), weight)
+        touched = grad.abs().sum(1).nonzero()[:, 0].tolist()
+        assert set(touched) == set(DOCUMENTS[1]), "tokens of another document got a gradient"
+        torch.testing.assert_close(grad, grad_alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", pico.CAUSAL)
+def test_head_and_states_give_the_models_own_logits(family):
+    live, _ = pico.build(family)
+    with torch.no_grad():
+        expected = live(input_ids=torch.tensor([DOCUMENTS[0]])).logits[0]
+        with opened(live) as body:
+            found = body.hidden(Row.of(DOCUMENTS))[: len(DOCUMENTS[0])] @ body.head.t()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_attention_is_its_own_runs_in_rows():
+    live, _ = pico.build("llama")
+
+    def stubborn(*args, **kwargs):
+        raise NotImplementedError
+
+    original = attention.attend
+    try:
+        attention.attend = stubborn
+        with opened(live) as body:
+            assert body.layout == "rows"
+            assert body.hidden(Row.of(DOCUMENTS)).shape == (115, 32)
+    finally:
+        attention.attend = original
+
+
+def test_nothing_is_left_behind_after_an_exception():
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    live, _ = pico.build("gemma3")
+    live.train()
+    before = live.config._attn_implementation
+    with pytest.raises(ZeroDivisionError), opened(live) as body:
+        body.compile()
+        raise ZeroDivisionError
+    assert live.config._attn_implementation == before
+    assert live.training
+    assert attention.NAME not in ALL_ATTENTION_FUNCTIONS
+    assert all(m._compiled_call_impl is None for m in live.modules())
+
+
+def test_masked_models_and_odd_heads_are_refused():
+    masked, _ = pico.build("bert")
+    with pytest.raises(UserError, match="BertForMaskedLM predicts no next token"), opened(masked):
+        pass
+    live, _ = pico.build("llama")
+    live.lm_head.bias = torch.nn.Parameter(torch.ones(live.config.vocab_size) * 9)
+    with pytest.raises(UserError, match="not its hidden states times its head"), opened(live):
+        pass
+
+
+def test_compiled_layers_give_the_same_states_and_share_their_code():
+    torch.compiler.reset()
+    live, _ = pico.build("gemma3")
+    row = Row.of(DOCUMENTS)
+    with opened(live) as body:
+        expected = body.hidden(row)
+        body.compile()
+        found = body.hidden(row)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert isinstance(body, Body)
+    torch.compiler.reset()

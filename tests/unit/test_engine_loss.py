@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lect.engine import loss
+from lect.engine.loss import blocked_loss
+
+
+def naive(hidden, head, target, weight, cap):
+    """The equation: every logit at once."""
+    logits = hidden @ head.t()
+    if cap:
+        logits = cap * torch.tanh(logits / cap)
+    return (torch.nn.functional.cross_entropy(logits, target, reduction="none") * weight).sum()
+
+
+def problem(tokens=37, rows=1000, width=24, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    head = torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    target = torch.randint(rows, (tokens,), generator=generator)
+    target[:3] = torch.tensor([0, rows - 1, 255])
+    weight = torch.rand(tokens, generator=generator, dtype=torch.float64)
+    weight[-4:] = 0
+    return hidden, head, target, weight
+
+
+@pytest.mark.parametrize("cap", [0.0, 5.0])
+@pytest.mark.parametrize("keep_bytes", [0, 2**30])
+def test_equals_cross_entropy_over_all_logits(cap, keep_bytes, monkeypatch):
+    monkeypatch.setattr(loss, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(loss, "KEEP_BYTES", keep_bytes)
+    hidden, head, target, weight = problem()
+    expected = naive(hidden, head, target, weight, cap)
+    expected_grads = torch.autograd.grad(3 * expected, (hidden, head))
+    found = blocked_loss(hidden, head, target, weight, cap)
+    grads = torch.autograd.grad(3 * found, (hidden, head))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_bf16_stays_close_to_fp64():
+    exact = problem()
+    expected = torch.autograd.grad(naive(*exact, 0.0), exact[:2])
+    half = problem(dtype=torch.bfloat16)
+    grads = torch.autograd.grad(blocked_loss(*half[:3], half[3].float()), half[:2])
+    for one, other in zip(grads, expected, strict=True):
+        assert (one.double() - other).norm() / other.norm() < 0.02
+
+
+def test_without_gradients_it_makes_none_and_huge_logits_stay_finite():
+    hidden, head, target, weight = problem()
+    with torch.no_grad():
+        value = blocked_loss(hidden * 1e4, head, target, weight)
+    assert value.isfinite()
+    assert not value.requires_grad
+
+
+def test_logits_of_a_batch_never_exist_at_once():
+    """Beyond the head's own gradient, a large vocabulary takes under 64 MB (with a little for what Python holds)."""
+    seen = []
+    hidden = torch.randn(256, 8, dtype=torch.bfloat16).requires_grad_()
+    head = torch.randn(262_144, 8, dtype=torch.bfloat16).requires_grad_()
+
+    def watch(logits, sums, weight, cap):
+        seen.append(logits.numel() * logits.element_size())
+        return loss.slope(logits, sums, weight, cap)
+
+    target = torch.arange(256) * 1000
+    blocked_loss(hidden, head, target, torch.full((256,), 1 / 256), 0.0, (loss.fold, watch)).backward()
+    assert sum(seen) == 256 * 262_144 * 2
+    assert max(seen) <= loss.BLOCK_BYTES
+    assert head.grad.isfinite().all()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lect.engine.optimizer import AdamW, Group
+
+KNOBS = {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
+
+
+def parameters():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((30, 20), (20,))]
+
+
+def build(pair, dtype=torch.float32, clip=0.0):
+    groups = [
+        Group(names=("matrix",), parameters=(pair[0],), learning_rate=1e-2, weight_decay=0.1),
+        Group(names=("vector",), parameters=(pair[1],), learning_rate=1e-3, weight_decay=0.0),
+    ]
+    return AdamW(groups, clip=clip, dtype=dtype, **KNOBS)
+
+
+def gradients(step):
+    generator = torch.Generator().manual_seed(100 + step)
+    return {
+        "matrix": torch.randn(30, 20, generator=generator),
+        "vector": torch.randn(20, generator=generator),
+    }
+
+
+def test_equals_torch_adamw_with_clipping():
+    ours, theirs = parameters(), parameters()
+    optimizer = build(ours, clip=1.0)
+    groups = [
+        {"params": [theirs[0]], "lr": 1e-2, "weight_decay": 0.1},
+        {"params": [theirs[1]], "lr": 1e-3, "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
+    for step in range(20):
+        grads = gradients(step)
+        optimizer.step(step + 1, 1.0, grads, optimizer.norm(grads))
+        for parameter, grad in zip(theirs, grads.values(), strict=True):
+            parameter.grad = grad.clone()
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        reference.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_small_updates_are_not_lost_in_bf16():
+    pair = parameters()
+    start = pair[0].detach().clone()
+    optimizer = build(pair, dtype=torch.bfloat16)
+    for step in range(200):
+        grads = {name: torch.ones_like(g) for name, g in gradients(0).items()}
+        optimizer.step(step + 1, 1e-4, grads, optimizer.norm(grads))
+    assert pair[0].dtype == torch.bfloat16
+    optimizer.release()
+    assert pair[0].dtype == torch.float32
+    moved = start - pair[0].detach()
+    assert moved.mean().item() == pytest.approx(200 * 1e-2 * 1e-4, rel=0.01)
+
+
+def test_a_rate_of_zero_changes_nothing_and_reset_forgets():
+    pair = parameters()
+    start = [p.detach().clone() for p in pair]
+    optimizer = build(pair, dtype=torch.bfloat16)
+    optimizer.step(1, 0.0, gradients(0), 1.0)
+    optimizer.reset()
+    assert all(not m.any() for m in (*optimizer.first.values(), *optimizer.second.values()))
+    optimizer.release()
+    assert all(torch.equal(a, b) for a, b in zip(start, pair, strict=True))
+
+
+def test_restored_state_goes_on_bit_identically():
+    whole, broken = parameters(), parameters()
+    one, other = build(whole, dtype=torch.bfloat16), build(broken, dtype=torch.bfloat16)
+    for step in range(6):
+        one.step(step + 1, 1.0, gradients(step), 1.0)
+        if step < 3:
+            other.step(step + 1, 1.0, gradients(step), 1.0)
+    fresh = parameters()
+    again = build(fresh, dtype=torch.bfloat16)
+    again.restore({name: tensor.clone() for name, tensor in other.state().items()})
+    assert torch.equal(fresh[0].float(), broken[0].float())
+    for step in range(3, 6):
+        again.step(step + 1, 1.0, gradients(step), 1.0)
+    assert all(torch.equal(one.state()[name], again.state()[name]) for name in one.state())
