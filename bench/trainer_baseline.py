@@ -154,7 +154,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         "attention": str(model.config._attn_implementation),
         "threads": torch.get_num_threads(),
     }
-    result["trained_bytes_per_second"] = result["trained_bytes"] / seconds
+    result["trained_bytes_per_second"] = result["trained_bytes"] / steps / result["seconds_per_step"]
     if job.get("judge"):
         result["calibration_loss"] = calibration_loss(trainer.model, tokenizer, corpus, job["block"], job["judge"])
     if job.get("save"):
