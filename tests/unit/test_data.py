@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ FOLDER = Path(lect.data.__file__).parent
 README = (FOLDER / "README.md").read_text("utf-8")
 
 
+@cache
 def unpacked(language: str) -> bytes:
     return zstandard.ZstdDecompressor().stream_reader(lect.data.path(language).read_bytes()).read()
 
 
+@cache
 def documents(language: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in unpacked(language).splitlines()]
 
