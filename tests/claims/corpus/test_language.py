@@ -8,6 +8,7 @@ import pytest
 
 from lect.artefacts import Document
 from lect.data import path
+from lect.ops.documents import likeliest_language
 from lect.stages.corpus.kinds import document_id
 from lect.stages.corpus.language import Language
 from lect.stages.corpus.read import Read
@@ -77,3 +78,17 @@ def test_many_languages_keep_everything(apply, basque: list[str], english: list[
     kept, run = apply(Language(majority=0.9), documents("target", basque[:40] + english[:40]))
     assert len(kept) == 80 and run.facts["language_target"]["language"] == "scattered"
     assert {d.language for d in kept} == {"und"}
+
+
+def test_the_identifier_alone_drops_nothing(apply, monkeypatch: pytest.MonkeyPatch, basque: list[str], english) -> None:
+    """effect: documents that the identifier surely takes for a neighbour language stay if they read like the rest."""
+
+    def wrong(text: str) -> tuple[str, float]:
+        name, likelihood = likeliest_language(text)
+        return ("es", 0.999) if name == "eu" and len(text) % 3 == 0 else (name, likelihood)
+
+    monkeypatch.setattr("lect.stages.corpus.language.likeliest_language", wrong)
+    kept, run = apply(Language(), documents("target", basque + english[:20]))
+    assert {d.text for d in kept} >= set(basque)
+    assert set(run.facts["dropped"]) == {"language:en"} and run.facts["language_target"]["shares"]["es"] > 0.2
+    assert {d.language for d in kept} <= {"eu", "und"}

@@ -171,9 +171,10 @@ BORDERS = (re.compile(r"\n[ \t\r]*\n+|\r\r+"), re.compile(r"\n"), re.compile(r"[
 def border(text: str, least: int, most: int) -> int:
     """Where to cut ``text`` between two counts of characters: after a blank line, else a line, else a word."""
     for pattern in BORDERS:
-        ends = [m.end() for m in pattern.finditer(text, least, most) if m.end() <= most]
-        if ends:
-            return ends[-1]
+        for start in (max(least, most - most // 16), least):  # most texts have one near the end
+            ends = [m.end() for m in pattern.finditer(text, start, most)]
+            if ends:
+                return ends[-1]
     return most
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import zipfile
@@ -13,11 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
 CHUNK = 1 << 20
+SLICE = 1 << 12
 FREE = 64 << 20  # expanded bytes that no ratio is asked of
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, zstandard.ZstdError)
 
@@ -92,17 +94,48 @@ def walk(path: Path) -> Iterator[tuple[Path, str]]:
             yield entry, "" if entry.is_file() else "not_a_file"
 
 
-def zstd_open(path: Path) -> BinaryIO:
-    """A stream of what a .zst file holds, all of its frames."""
-    raw = open(path, "rb")  # noqa: SIM115 - the reader closes it
-    return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=True))
+class ZstdFile(io.RawIOBase):
+    """What a .zst file holds, all of its frames; EOFError where it ends inside one (the library's reader says nothing).
+
+    The input is fed in small slices, so that a bomb never expands to more than some 100 MB at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - closed with this one
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._ready = b""
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` with the next bytes; 0 at the end."""
+        while not self._ready:
+            data = self._waiting or self._file.read(SLICE)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("ends inside a zstd frame")
+                return 0
+            frame = self._frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+            self._ready = frame.decompress(data)
+            self._frame, self._waiting = (None, frame.unused_data) if frame.eof else (frame, b"")
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 OPENERS: dict[str, Callable[[Path], BinaryIO]] = {
     ".gz": lambda path: cast(BinaryIO, gzip.open(path, "rb")),  # noqa: SIM115
     ".bz2": lambda path: cast(BinaryIO, bz2.open(path, "rb")),  # noqa: SIM115
     ".xz": lambda path: cast(BinaryIO, lzma.open(path, "rb")),  # noqa: SIM115
-    ".zst": zstd_open,
+    ".zst": lambda path: cast(BinaryIO, io.BufferedReader(ZstdFile(path), CHUNK)),
 }
 
 
