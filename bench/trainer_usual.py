@@ -11,8 +11,8 @@ from bench.trainer_baseline import corpus_folder, evaluate, probe_and_train
 
 # Blocks of 1024 and a learning rate of 5e-5 are what the library's language-modelling example and TrainingArguments use
 # when nothing is said. Their batch of 8 takes 26 GB for the logits alone (8 x 1024 x 262144, in bf16 and fp32, with
-# gradients), so it is halved until it fits into 24 GB, the usual answer to running out of memory: 4 takes about 20 GB and
-# leaves too little for the rest of the system, 2 fits.
+# gradients), so it is halved until it fits into 24 GB, the usual answer to running out of memory: 4 takes about 20 GB
+# and leaves too little for the rest of the system, 2 fits.
 CONFIG = {
     "model": "gemma-3-270m",
     "minutes": 10.0,
