@@ -52,7 +52,7 @@ def test_everything_asked_is_determined(documents):
     for q in questions:
         assert q.prompt + " " + q.answer in texts[q.document]
         assert q.answer.casefold() in q.prompt.casefold() and not q.prompt.endswith(" ")
-        assert len(q.prompt.encode()) <= 512
+        assert len(q.prompt.encode()) <= 384
 
 
 def test_who_knows_is_right_always(oracle, documents):

@@ -61,7 +61,7 @@ class BitsPerByte(Reading):
 
     window_bytes: Annotated[int, Range(at_least=64, at_most=1000000)] = 1024
     """Bytes that are scored together, without what stands before them."""
-    max_bytes: Annotated[int, Range(at_least=1)] = 40000
+    max_bytes: Annotated[int, Range(at_least=1)] = 32000
     """Most bytes of test text to score for each role; a fixed sample of windows is drawn where there is more."""
     gates: ClassVar[dict[str, tuple[float, str]]] = {
         "target": (0.0, "upper end of the relative change in bits per byte on target test text"),

@@ -59,9 +59,9 @@ class Choice(Exam):
     """
 
     name: ClassVar[str] = "choice"
-    prompt_bytes: Annotated[int, Range(at_least=16, at_most=100000)] = 128
+    prompt_bytes: Annotated[int, Range(at_least=16, at_most=100000)] = 96
     """Bytes of the beginning."""
-    follow_bytes: Annotated[int, Range(at_least=8, at_most=100000)] = 64
+    follow_bytes: Annotated[int, Range(at_least=8, at_most=100000)] = 48
     """Bytes of a continuation."""
 
     def count(self, material: Sequence[Question]) -> int:
@@ -94,6 +94,11 @@ class Choice(Exam):
 
     def answers(self, reader: Reader, questions: Sequence[Question], tick: Tick) -> list[bool]:
         """Whether the true continuation costs the fewest bits a byte."""
+        costs = self.costs(reader, questions, tick)
+        return [chosen(row, q.prompt) == 0 for row, q in zip(costs, questions, strict=True)]
+
+    def costs(self, reader: Reader, questions: Sequence[Question], tick: Tick) -> NDArray[np.float64]:
+        """Bits a byte of the four continuations of each question, the true one first."""
         texts = [q.prompt + end for q in questions for end in (q.answer, *q.others)]
         ids, start = reader.encode(texts), reader.start
         prompts = reader.encode([q.prompt for q in questions])
@@ -101,9 +106,9 @@ class Choice(Exam):
         for i, prompt in enumerate(prompts):
             firsts += [len(start) + _shared([prompt, *ids[4 * i : 4 * i + 4]])] * 4
         bits = reader.bits([start + one for one in ids], firsts, tick)
-        costs = np.array([b.sum() for b in bits]).reshape(-1, 4)
-        sizes = np.array([size_of(end) for q in questions for end in (q.answer, *q.others)]).reshape(-1, 4)
-        return [chosen(row, q.prompt) == 0 for row, q in zip(costs / sizes, questions, strict=True)]
+        sizes = [size_of(end) for q in questions for end in (q.answer, *q.others)]
+        per_byte: NDArray[np.float64] = np.array([b.sum() for b in bits]) / np.array(sizes)
+        return per_byte.reshape(-1, 4)
 
 
 def chosen(cost_per_byte: NDArray[np.float64], prompt: str) -> int:

@@ -44,7 +44,7 @@ class Cloze(Exam):
     """
 
     name: ClassVar[str] = "cloze"
-    context_bytes: Annotated[int, Range(at_least=32, at_most=100000)] = 512
+    context_bytes: Annotated[int, Range(at_least=32, at_most=100000)] = 384
     """Most bytes of the passage that stand before the word."""
     letters: Annotated[int, Range(at_least=1, at_most=40)] = 4
     """Fewest characters of a word that is asked for."""

@@ -179,7 +179,7 @@ class Exam(Reading):
     """The exam's key in the report."""
     role: Annotated[str, OneOf("target", "kept")] = "target"
     """Whose test text the questions are made from."""
-    items: Annotated[int, Range(at_least=1, at_most=100000)] = 240
+    items: Annotated[int, Range(at_least=1, at_most=100000)] = 160
     """The greatest number of questions; fewer are asked where the text has fewer."""
 
     def material(self, run: Run, corpus: Corpus) -> list[Question]:
