@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from collections.abc import Iterator
 from functools import cache
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -48,16 +50,19 @@ def unit_hashes(words: list[str]) -> Hashes:
     return np.fromiter(map(_hash, words), dtype=np.uint64, count=len(words))
 
 
+def growing_ngrams(hashes: Hashes) -> Iterator[Hashes]:
+    """One number for each run of 1 unit, of 2 units, and so on, each from the one before; then empty ones."""
+    total = np.zeros(len(hashes), dtype=np.uint64)
+    for n in count():
+        total = total[: max(0, len(hashes) - n)] + hashes[n:]
+        total *= STEP
+        total ^= total >> np.uint64(29)
+        yield total
+
+
 def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
     """One number for each run of ``n`` units, ``len(hashes) - n + 1`` of them; none if there are too few units."""
-    count = len(hashes) - n + 1
-    if count <= 0:
-        return np.zeros(0, dtype=np.uint64)
-    total = np.zeros(count, dtype=np.uint64)
-    for i in range(n):
-        total = (total + hashes[i : i + count]) * STEP
-        total ^= total >> np.uint64(29)
-    return total
+    return next(islice(growing_ngrams(hashes), n - 1, None))
 
 
 def shingles(text: str, n: int) -> Hashes:

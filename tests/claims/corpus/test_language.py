@@ -85,7 +85,7 @@ def test_the_identifier_alone_drops_nothing(apply, monkeypatch: pytest.MonkeyPat
 
     def wrong(text: str) -> tuple[str, float]:
         name, likelihood = likeliest_language(text)
-        return ("es", 0.999) if name == "eu" and len(text) % 3 == 0 else (name, likelihood)
+        return ("es", 0.999) if name == "eu" and sum(text[:60].encode()) % 3 == 0 else (name, likelihood)
 
     monkeypatch.setattr("lect.stages.corpus.language.likeliest_language", wrong)
     kept, run = apply(Language(), documents("target", basque + english[:20]))

@@ -30,7 +30,8 @@ CARD = {
 }
 
 TABLE = 1 << 18
-EXCERPT = 4000  # characters of a document that are looked at
+EXCERPT = 4000  # characters of a document whose trigrams are counted
+NAMED = 1500  # characters that the identifier reads
 SAMPLE = 5000  # so many documents say how surprising the role's own text is
 LEAST_SPREAD = 0.1  # bits; texts of one mould are not foreign for a breath of difference
 NAMELESS = ("und", "zxx", "")
@@ -119,7 +120,7 @@ class Language(CorpusFilter):
         """The language of a text, or ``und`` where the identifier is unsure or the text is short."""
         if len(text.encode()) < self.least_bytes:
             return "und"
-        name, likelihood = likeliest_language(text[:EXCERPT])
+        name, likelihood = likeliest_language(text[:NAMED])
         return "und" if likelihood < self.confidence or name in NAMELESS else name
 
     def majority_of(self, size: Counter[str]) -> str:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lect.method import Range, knobs
-from lect.ops.documents import ngram_hashes, unit_hashes, units
+from lect.ops.documents import growing_ngrams, unit_hashes, units
 from lect.stages.corpus.kinds import DocFilter
 
 CARD = {
@@ -48,16 +49,18 @@ def statistics(text: str) -> npt.NDArray[np.float64]:
     sizes = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
     ends = np.concatenate([[0], np.cumsum(sizes)])
     total = max(1, int(ends[-1]))
-    hashes = unit_hashes(words)
     shares = [*_repeats(text.split("\n")), *_repeats(PARAGRAPH.split(text))]
-    for n in TOP + LATER:
-        grams = ngram_hashes(hashes, n)
-        if not len(grams):
+    repeated = True  # a run of n + 1 units is never repeated where no run of n is
+    for n, grams in enumerate(islice(growing_ngrams(unit_hashes(words)), LATER[-1]), 1):
+        if n == 1:
+            continue
+        if not repeated:
             shares.append(0.0)
             continue
         _, first, count = np.unique(grams, return_index=True, return_counts=True)
+        repeated = len(first) < len(grams)
         if n in TOP:
-            best = int(count.max())
+            best = int(count.max(initial=0))
             spans = ends[first + n] - ends[first]
             shares.append(min(1.0, best * int(spans[count == best].max()) / total) if best > 1 else 0.0)
             continue
