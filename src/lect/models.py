@@ -19,14 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lect.artefacts import sha256, write_text
 from lect.errors import UserError
 from lect.method import nearest
+from lect.ops import licence as terms
 
 FORMAT = 1  # raised whenever the same GGUF file would give another folder
-LICENCE_NAMES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|GEMMA_TERMS|USE_POLICY|TERMS)", re.IGNORECASE)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.md", "LICENSE*", "NOTICE*"]
 
@@ -82,22 +81,9 @@ def resolve(name: str, say: Callable[[str], None] = _silent) -> Path:
     )
 
 
-def licence(folder: Path) -> dict[str, Any]:
-    """What a model folder says of its licence: ``id``, ``base_model`` and the names of the licence files."""
-    found = {"id": None, "base_model": None, "files": [path.name for path in licence_files(folder)]}
-    readme = folder / "README.md"
-    if readme.is_file():
-        head = readme.read_text(encoding="utf-8", errors="replace").split("---")
-        lines = head[1].splitlines() if len(head) > 2 and not head[0].strip() else []
-        for key, entry in (("license", "id"), ("base_model", "base_model")):
-            values = [line.partition(":")[2].strip() for line in lines if line.startswith(f"{key}:")]
-            found[entry] = values[0] or None if values else None
-    return found
-
-
-def licence_files(folder: Path) -> list[Path]:
-    """The licence, notice and terms files of a model folder, which every folder made from it carries along."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and LICENCE_NAMES.match(p.name))
+def licence(folder: Path) -> str:
+    """What a model folder says of its licence, in words."""
+    return str(terms.read(folder))
 
 
 def cache() -> Path:

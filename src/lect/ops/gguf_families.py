@@ -182,3 +182,78 @@ def read_config(family: Family, fields: Mapping[str, Any], shapes: Mapping[str, 
         "rope_parameters": {FULL: rope, SLIDING: local},
         "query_pre_attn_scalar": config["hidden_size"] // heads if large else config["head_dim"],
     }
+
+
+def write_config(family: Family, config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a GGUF file from the folder's configuration; what GGUF cannot say is refused by name."""
+    values = {theirs: config.get(ours) for ours, theirs in family.keys.items()}
+    name, wanted = family.activation
+    if config.get(name) != wanted:
+        raise UserError(f"{where}: {name} is {config.get(name)!r}; GGUF's {family.arch} is always {wanted}")
+    for key in ("mlp_bias", "use_sliding_window", "use_bidirectional_attention", "scale_attn_by_inverse_layer_idx"):
+        if config.get(key):
+            raise UserError(f"{where}: {key} is set, for which GGUF's {family.arch} has no field")
+    if family.model_type == "gpt2":
+        values["feed_forward_length"] = values["feed_forward_length"] or 4 * config["n_embd"]
+    else:
+        values["attention.value_length"] = values["attention.key_length"]
+        values["rope.dimension_count"] = values["attention.key_length"]
+        rope = config.get("rope_parameters") or {}
+        if family.model_type == "gemma3_text":
+            values |= _gemma3(config, where)
+            rope = rope[FULL]
+        values |= _rope(rope, where)
+    return {f"{family.arch}.{key}": value for key, value in values.items()}
+
+
+def _rope(rope: Mapping[str, Any], where: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"rope.freq_base": float(rope.get("rope_theta", 10_000.0))}
+    kind = rope.get("rope_type", "default")
+    if kind == "linear":
+        values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
+    elif kind not in ("default", "llama3"):
+        raise UserError(f"{where}: rope_type {kind!r} is not one that lect writes to GGUF (default, linear, llama3)")
+    if kind == "default" and rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UserError(f"{where}: rotates a part of each head only, which lect does not write to GGUF")
+    return values
+
+
+def _gemma3(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Sliding window, its pattern and its own rope; softcapping and other scales are refused."""
+    layers = config["num_hidden_layers"]
+    large = layers == GEMMA3_27B_LAYERS
+    scalar = config["hidden_size"] // config["num_attention_heads"] if large else config["head_dim"]
+    if config.get("query_pre_attn_scalar") != scalar:
+        raise UserError(f"{where}: query_pre_attn_scalar is not {scalar}, which llama.cpp takes for granted")
+    for key in ("final_logit_softcapping", "attn_logit_softcapping"):
+        if config.get(key):
+            raise UserError(f"{where}: {key} is set, for which GGUF's gemma3 has no field")
+    kinds = list(config["layer_types"])
+    periods = [p for p in range(1, layers + 2) if kinds == [SLIDING if (i + 1) % p else FULL for i in range(layers)]]
+    if not periods:
+        raise UserError(f"{where}: its layers do not slide in a regular pattern, which GGUF's gemma3 needs")
+    local = config["rope_parameters"][SLIDING]
+    if local.get("rope_type", "default") != "default":
+        raise UserError(f"{where}: scales the rope of sliding layers, for which GGUF's gemma3 has no field")
+    values = {
+        "attention.sliding_window": config["sliding_window"],
+        "rope.freq_base_swa": float(local.get("rope_theta", GEMMA3_LOCAL_BASE)),
+    }
+    if GEMMA3_PERIOD not in periods:  # llama.cpp's own default stays unsaid, for readers that do not know the field
+        values["attention.sliding_window_pattern"] = periods[0]
+    return values
+
+
+def llama3_factors(config: Mapping[str, Any]) -> Array | None:
+    """The factors by which Llama 3.1 stretches each frequency (a tensor in GGUF), or None without them."""
+    rope = config.get("rope_parameters") or {}
+    if rope.get("rope_type") != "llama3":
+        return None
+    half = config["head_dim"] // 2
+    waves = 2 * np.pi * float(rope["rope_theta"]) ** (np.arange(half) / half)
+    context, factor = float(rope["original_max_position_embeddings"]), float(rope["factor"])
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+    smooth = (context / waves - low) / (high - low)
+    between = 1 / ((1 - smooth) / factor + smooth)
+    result = np.where(waves > context / low, factor, np.where(waves < context / high, 1.0, between))
+    return result.astype(np.float32)

@@ -140,7 +140,8 @@ class GgufFile:
                     f"{self.path}: tensor {name} is quantised as {stored.kind.name}, which the gguf package cannot "
                     "decode; give the model in F16, BF16, Q8_0 or a K-quant"
                 ) from None
-            yield values.reshape(count, stored.shape[-1])
+            values = values.reshape(count, stored.shape[-1])
+            yield values if values.flags.writeable else values.copy()
 
     def array(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """A whole tensor as an fp32 array of its own shape."""

@@ -199,13 +199,16 @@ def header(path: Path) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if name != "__metadata__"}
 
 
-def reload_difference(live: PreTrainedModel, folder: Path, probe_ids: Sequence[Sequence[int]] | None = None) -> float:
+def reload_difference(
+    live: PreTrainedModel, folder: Path, probe_ids: Sequence[Sequence[int]] | None = None, weights: bool = True
+) -> float:
     """The greatest difference between the fp32 logits of ``live`` and of ``folder`` loaded anew; 0.0 when all is well.
 
-    Both sides compute in fp32. Weights of ``live`` in another dtype are widened, which is exact, and put back; so a
+    Both sides compute in fp32. Weights of ``live`` in another dtype are widened, which is exact, and put back; buffers
+    that no file holds (Gemma's embedding scale) follow the dtype at loading and are taken from the fp32 side. So a
     bf16 model against its bf16 folder also gives 0.0, and an fp32 model against a bf16 folder gives the rounding.
     ``probe_ids``: rows of token ids; by default some that are spread over the whole embedding, first and last row
-    included. Every weight is compared too, so that a row that no probe reads cannot hide.
+    included. ``weights``: compare every weight too, so that a row that no probe reads cannot hide.
     """
     import torch
 
@@ -220,8 +223,8 @@ def reload_difference(live: PreTrainedModel, folder: Path, probe_ids: Sequence[S
     probes = [spread] if probe_ids is None else [torch.tensor([list(ids)], device=device) for ids in probe_ids]
     worst = 0.0
     others = dict(again.named_parameters())
-    with torch.no_grad(), _widened(live):
-        for name, parameter in live.named_parameters():
+    with torch.no_grad(), _widened(live, again):
+        for name, parameter in live.named_parameters() if weights else ():
             worst = max(worst, float((parameter - others[name]).abs().max()) if parameter.numel() else 0.0)
         for ids in probes:
             worst = max(worst, float((live(input_ids=ids).logits - again(input_ids=ids).logits).abs().max()))
@@ -229,18 +232,20 @@ def reload_difference(live: PreTrainedModel, folder: Path, probe_ids: Sequence[S
 
 
 @contextmanager
-def _widened(live: Any) -> Iterator[None]:
+def _widened(live: Any, wide: Any) -> Iterator[None]:
     """The model in fp32 and in evaluation mode; its own tensors and mode are put back afterwards."""
     training = live.training
-    before = {id(p): (p, p.data) for p in live.parameters()}
+    saved = live.state_dict().keys()
+    derived = {name: buffer for name, buffer in wide.named_buffers() if name not in saved}
+    before = {id(t): (t, t.data, name) for name, t in [*live.named_parameters(), *live.named_buffers()]}
     try:
         live.eval()
-        for parameter, data in before.values():
-            parameter.data = data.float()
+        for tensor, data, name in before.values():
+            tensor.data = derived[name] if name in derived else data.float() if data.is_floating_point() else data
         yield
     finally:
-        for parameter, data in before.values():
-            parameter.data = data
+        for tensor, data, _ in before.values():
+            tensor.data = data
         live.train(training)
 
 

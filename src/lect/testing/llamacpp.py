@@ -29,6 +29,7 @@ class _Batch(ctypes.Structure):
 
 
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_QUIET = _LOG(lambda level, text, data: None)
 
 
 @cache
@@ -61,8 +62,7 @@ def _library() -> Any:
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    library.quiet = _LOG(lambda level, text, data: None)
-    library.llama_log_set(library.quiet, None)
+    library.llama_log_set(_QUIET, None)
     library.llama_backend_init()
     return library
 

@@ -149,7 +149,9 @@ def _tokenizer(family: str) -> Any:
         rust = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         rust.normalizer = normalizers.BertNormalizer()
         rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        rust.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=ROWS, special_tokens=special))
+        rust.train_from_iterator(
+            texts, trainers.WordPieceTrainer(vocab_size=ROWS, special_tokens=special, show_progress=False)
+        )
         rust.decoder = decoders.WordPiece()
         ends = [(word, rust.token_to_id(word)) for word in ("[CLS]", "[SEP]")]
         rust.post_processor = processors.BertProcessing(ends[1], ends[0])
@@ -166,10 +168,13 @@ def _tokenizer(family: str) -> Any:
         fallback = [f"<0x{byte:02X}>" for byte in range(256)]
         rust = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
         rust.normalizer = normalizers.Replace(" ", "▁")
-        trainer = trainers.BpeTrainer(vocab_size=ROWS, special_tokens=[*special, *fallback], limit_alphabet=80)
+        rust.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+        trainer = trainers.BpeTrainer(
+            show_progress=False, vocab_size=ROWS, special_tokens=[*special, *fallback], limit_alphabet=80
+        )
         rust.train_from_iterator(texts, trainer)
         rust.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-        rust = _fallback_is_plain(rust, set(fallback))
+        rust = _like_sentencepiece(rust, set(fallback))
         rust.add_tokens([AddedToken("\n\n", normalized=False), AddedToken("<b>", normalized=False)])
         names = dict(
             zip(("pad_token", "eos_token", "bos_token", "unk_token"), ("<pad>", "<eos>", "<bos>", "<unk>"), strict=True)
@@ -184,19 +189,33 @@ def _tokenizer(family: str) -> Any:
     rust = Tokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     special = ["<|endoftext|>", "<|pad|>"]
-    trainer = trainers.BpeTrainer(vocab_size=ROWS, special_tokens=special, initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        show_progress=False, vocab_size=ROWS, special_tokens=special, initial_alphabet=alphabet
+    )
     rust.train_from_iterator(texts, trainer)
     rust.decoder = decoders.ByteLevel()
     end, pad = special
     return PreTrainedTokenizerFast(tokenizer_object=rust, eos_token=end, bos_token=end, pad_token=pad)
 
 
-def _fallback_is_plain(rust: Any, fallback: set[str]) -> Any:
-    """Take the byte tokens out of the added ones: in the families' own files they are plain entries of the model."""
+def _like_sentencepiece(rust: Any, fallback: set[str]) -> Any:
+    """The tokenizer as the families' own files have it.
+
+    Byte tokens are plain entries of the model, no piece crosses a line's end, nothing is split before merging, and
+    every split of a piece into two pieces is a merge.
+    """
     import json
 
     from tokenizers import Tokenizer
 
+    from lect.ops.gguf_tokenizer import merges
+
     data = json.loads(rust.to_str())
     data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] not in fallback]
+    data["pre_tokenizer"] = None
+    made = ["".join(pair) for pair in data["model"]["merges"]]
+    scores = {piece: -float(made.index(piece)) for piece in made}
+    special = {token["content"] for token in data["added_tokens"]}
+    pieces = {piece for piece in data["model"]["vocab"] if piece not in fallback | special}
+    data["model"]["merges"] = merges(pieces, scores)
     return Tokenizer.from_str(json.dumps(data))
