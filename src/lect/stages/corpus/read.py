@@ -41,7 +41,7 @@ class Read(Reader):
     """Column or field that holds the text in JSON, CSV and parquet; null finds it out."""
     html: Annotated[str, OneOf("article", "page")] = "article"
     """What of a web page is text: its main article, if it has one, or all that it says outside menus (page)."""
-    max_document_bytes: Annotated[int, Range(at_least=256)] = 20_000
+    max_document_bytes: Annotated[int, Range(at_least=256)] = 8_000
     """Documents longer than this many bytes are cut at blank lines, else lines, else words."""
     max_html_bytes: Annotated[int, Range(at_least=1)] = 20_000_000
     """Web pages larger than this many bytes are dropped."""
