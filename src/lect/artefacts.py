@@ -128,6 +128,15 @@ class Corpus(Artefact):
 class Model(Artefact):
     """A Hugging Face folder: safetensors, tokenizer, configuration, and a manifest of SHA-256 sums."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the stored weights, as config.json says; fp32 where it says nothing."""
+        import torch
+
+        config = read_json(self.folder / "config.json")
+        found = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), None)
+        return found if isinstance(found, torch.dtype) else torch.float32
+
     def load(self, dtype: torch.dtype | None = None, device: str = "cpu") -> PreTrainedModel:
         """The model in memory (fp32 unless ``dtype`` says else); any fault of the folder is a UserError."""
         from lect.ops import model_folder
@@ -147,10 +156,18 @@ class Model(Artefact):
         live: PreTrainedModel,
         tokenizer: PreTrainedTokenizerFast,
         run: Run | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Save ``live`` and ``tokenizer``, then load them again and gate on equal logits (gate ``reload``)."""
+        """Save ``live`` and ``tokenizer``, then load them again and gate on equal logits (gate ``reload``).
+
+        With ``dtype`` the weights of ``live`` are rounded to it first; its buffers are not, because loading makes
+        them anew in their own precision.
+        """
         from lect.ops import model_folder
 
+        if dtype is not None:
+            for parameter in live.parameters():
+                parameter.data = parameter.data.to(dtype)
         model_folder.save(live, tokenizer, folder)
         if run is not None:
             difference = model_folder.reload_difference(live, folder)

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -143,7 +141,9 @@ def _decide(budget: dict[str, Any], sizes: Sizes) -> tuple[list[dict[str, Any]],
 
 def measure(folder: Path, sources: artefacts.Sources) -> Sizes:
     """Sizes of model and text, bytes per token on a sample of the text, and this machine's matrix product rate."""
-    shapes = tensor_shapes(folder)
+    from lect.ops.model_folder import weight_shapes
+
+    shapes = weight_shapes(folder)
     config = artefacts.read_json(folder / "config.json")
     rows = int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0)
     count = {name: _product(shape) for name, shape in shapes.items()}
@@ -159,17 +159,6 @@ def measure(folder: Path, sources: artefacts.Sources) -> Sizes:
         bytes_per_token=_bytes_per_token(folder, sources),
         matmul_flops=machine.matmul_flops(),
     )
-
-
-def tensor_shapes(folder: Path) -> dict[str, list[int]]:
-    """Name and shape of every tensor, read from the headers of the safetensors files alone."""
-    shapes: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    return shapes
 
 
 def _product(shape: Iterable[int]) -> int:

@@ -74,7 +74,7 @@ def run(
         finally:
             record["wall_seconds"] = time.monotonic() - started
             write_json(folder / "record.json", record)
-        data = report.build(folder)
+            data = report.build(folder)
     if broken:
         words = "; ".join(f"{g.name} is {g.value:.4g}, limit {g.limit:.4g}" for g in broken)
         raise BrokenGate(f"gate broken: {words}. Everything is in {folder}; see {folder / 'report.html'}")
@@ -149,7 +149,7 @@ def _open_record(
     return {
         "lect": lect.__version__,
         "verb": verb,
-        "command": sys.argv,
+        "command": ["lect", *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(),
         "seconds": 0.0,
         "seed": recipe.seed,

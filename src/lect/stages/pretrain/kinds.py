@@ -8,12 +8,11 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
 
-from lect.artefacts import Artefact, Corpus, Model, read_json
+from lect.artefacts import Artefact, Corpus, Model
 from lect.engine.cost import plan
 from lect.method import Estimate, Run, Sizes, Step, knobs
 
 if TYPE_CHECKING:
-    import torch
 
     from lect.engine.train import Settings
 
@@ -58,13 +57,4 @@ class PretrainStep(Step):
         key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
         live, tokenizer = model.load(device=run.device), model.tokenizer()
         train(run, live, tokenizer, corpus, self.settings(run), key)
-        return Model.write(run.folder, live.to(stored_dtype(model)), tokenizer, run)
-
-
-def stored_dtype(model: Model) -> torch.dtype:
-    """The number format that the model folder says its weights have; fp32 when it says none."""
-    import torch
-
-    config = read_json(model.folder / "config.json")
-    found = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), None)
-    return found if isinstance(found, torch.dtype) else torch.float32
+        return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lect.artefacts import Artefact, Corpus, Model, read_json
+from lect.artefacts import Artefact, Corpus, Model
 from lect.errors import UserError
 from lect.method import Estimate, Run, Sizes, Step, knobs
 from lect.ops.rows import embedding_rows, named_ids, with_rows
@@ -111,7 +111,7 @@ class VocabStep(Step):
         )
         run.say(f"rows {embedding_rows(live):,} -> {len(origin):,}; parameters {after / before:.1%} of before")
         del live
-        return Model.write(run.folder, new.to(_stored_dtype(model)), made, run)
+        return Model.write(run.folder, new, made, run, dtype=model.dtype)
 
     def prove(self, run: Run, survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> None:
         """Gate on what the tokenizer alone can show."""
@@ -271,11 +271,3 @@ def _text_facts(corpus: Corpus, old: Any, new: Any, origin: list[int]) -> dict[s
                 },
             }
     return facts
-
-
-def _stored_dtype(model: Model) -> torch.dtype:
-    """The number format that the model folder says its weights have; fp32 when it says none."""
-    config = read_json(model.folder / "config.json")
-    name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    found = getattr(torch, name, None)
-    return found if isinstance(found, torch.dtype) else torch.float32
