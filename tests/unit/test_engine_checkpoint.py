@@ -59,7 +59,7 @@ def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(tmp_path, m
             file.write(b"x")
 
     monkeypatch.setattr(checkpoint, "write_json", full)
-    with pytest.raises(UserError, match="No space left on device.*free the disk"):
+    with pytest.raises(UserError, match=r"No space left on device.*free the disk"):
         put(tmp_path, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000000001"]
     assert checkpoint.load(tmp_path)[1]["step"] == 1

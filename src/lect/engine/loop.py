@@ -21,7 +21,7 @@ from lect.engine import checkpoint, loss
 from lect.engine.body import Body
 from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Replay
-from lect.engine.optimizer import AdamW, update
+from lect.engine.optimizer import AdamW, squares, update
 from lect.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,12 +109,13 @@ class Loop:
         self.body.compile()
         self.kernels = torch.compile(loss.fold, dynamic=True), torch.compile(loss.slope, dynamic=True)
         self.optimizer.kernel = torch.compile(update, dynamic=True)
+        self.optimizer.squares = torch.compile(squares, dynamic=True)
 
     def _uncompile(self) -> None:
         self.compile = False
         self.body.uncompile()
         self.kernels = None
-        self.optimizer.kernel = update
+        self.optimizer.kernel, self.optimizer.squares = update, squares
         for _, parameter in self.optimizer.named():
             parameter.grad = None
 

@@ -43,6 +43,12 @@ def update(live: Tensor | None, master: Tensor, first: Tensor, second: Tensor, g
         live.copy_(master)
 
 
+def squares(grad: Tensor) -> Tensor:
+    """The sum of squares in fp32."""
+    wide = grad.float()
+    return (wide * wide).sum()
+
+
 class AdamW:
     """Masters, moments and updates of all trained parameters; the order of ``groups`` fixes the order of work."""
 
@@ -59,6 +65,7 @@ class AdamW:
         self.groups = tuple(groups)
         self.beta1, self.beta2, self.epsilon, self.clip = beta1, beta2, epsilon, clip
         self.kernel: Update = update
+        self.squares: Callable[[Tensor], Tensor] = squares
         self.master: dict[str, Tensor] = {}
         self.first: dict[str, Tensor] = {}
         self.second: dict[str, Tensor] = {}
@@ -74,8 +81,7 @@ class AdamW:
 
     def norm(self, grads: dict[str, Tensor]) -> float:
         """The Euclidean norm of all gradients together."""
-        norms = [torch.linalg.vector_norm(grads[name], dtype=torch.float32) for name, _ in self.named()]
-        return float(torch.linalg.vector_norm(torch.stack(norms)))
+        return float(torch.stack([self.squares(grads[name].view(-1)) for name, _ in self.named()]).sum()) ** 0.5
 
     def step(self, count: int, multiplier: float, grads: dict[str, Tensor], norm: float) -> None:
         """Update number ``count`` (from 1) with the groups' rates times ``multiplier``, clipped by ``norm``."""

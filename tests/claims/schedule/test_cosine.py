@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -21,4 +22,4 @@ def test_warms_up_and_falls_without_a_step() -> None:
     assert rates[0] == 0.0
     assert max(rates) == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.0, abs=1e-12)
-    assert max(abs(b - a) for a, b in zip(rates, rates[1:], strict=False)) < 0.006
+    assert max(abs(b - a) for a, b in pairwise(rates)) < 0.006

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 from lect.method import OneOf, Part, PartSpec, Range, Run, knobs
@@ -79,7 +80,7 @@ class Continue(PretrainStep):
         """Every knob but the parts goes to the engine as it is."""
         from lect.engine.train import Settings
 
-        values = {name: getattr(self, name) for name in type(self).__dataclass_fields__}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["packing"] = run.part("packing", self.packing)
         values["schedule"] = run.part("schedule", self.schedule)
         return Settings(**values)

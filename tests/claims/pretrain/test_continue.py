@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Effect on pico models: target text is learnt; replay keeps what training without it loses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lect.artefacts import Corpus, Document, Model
+from lect.errors import UserError
+from lect.method import Run, Sizes
+from lect.testing import pico
+from lect.testing.contract import Bench
+
+Continue = importlib.import_module("lect.stages.pretrain.continue").Continue
+KNOBS = {
+    "tokens": 64 * 30,
+    "batch_tokens": 64,
+    "max_length": 48,
+    "evaluation_tokens": 200,
+    "evaluations": 3,
+    "compile": False,
+    "learning_rate": 3e-3,
+    "embedding_learning_rate": 3e-3,
+}
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown: list[dict] = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def progress(self, done, total, unit, values):
+        self.shown.append({"done": done, "total": total, **values})
+
+    def gate(self, gate):
+        assert gate.passed, gate
+
+
+def start(tmp_path: Path, seed: int = 0) -> Run:
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir(parents=True)
+    return Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", seed=seed, listener=Listener())
+
+
+def trained(bench: Bench, place: Path, family: str = "gemma3", seed: int = 0, **knobs) -> Run:
+    run = start(place, seed)
+    Continue(**(KNOBS | knobs)).apply(run, model=bench.model(family), corpus=bench.corpus())
+    return run
+
+
+def test_learns_the_target_and_replay_keeps_the_rest(bench: Bench, tmp_path: Path) -> None:
+    """Over three seeds: target falls by a tenth, and kept text ends lower with replay than without, each time."""
+    for seed in range(3):
+        with_replay = trained(bench, tmp_path / f"r{seed}", seed=seed).facts["evaluations"]
+        without = trained(bench, tmp_path / f"n{seed}", seed=seed, replay=0.0).facts["evaluations"]
+        assert with_replay[-1]["target"] < 0.9 * with_replay[0]["target"]
+        assert with_replay[-1]["kept"] < with_replay[0]["kept"]
+        assert with_replay[-1]["kept"] < without[-1]["kept"] - 0.05
+
+
+@pytest.mark.parametrize("family", pico.CAUSAL)
+def test_facts_add_up(family: str, bench: Bench, tmp_path: Path) -> None:
+    facts = trained(bench, tmp_path, family).facts
+    assert facts["steps"] == 30
+    assert facts["trained_tokens"] == facts["losses"][-1]["tokens"] <= 64 * 30
+    assert facts["filled"] == pytest.approx(facts["trained_tokens"] / (64 * 30))
+    assert facts["trained_bytes"] > facts["trained_tokens"] / 2
+    assert [e["step"] for e in facts["evaluations"]] == [0, 10, 20, 30]
+    assert facts["utilisation"] == pytest.approx(facts["flops"] / facts["step_seconds"] / facts["matmul_flops"])
+    assert facts["layout"] == "flat"
+    assert facts["peak_memory_bytes"] > 10_000_000
+    json.dumps(facts, allow_nan=False)
+
+
+def test_bits_per_byte_are_those_of_the_plain_model(bench: Bench, tmp_path: Path) -> None:
+    """The first evaluation, by a loop over documents with the model's own logits in fp32."""
+    facts = trained(bench, tmp_path, precision="fp32", tokens=64, evaluation_tokens=10_000, max_length=64).facts
+    live, tokenizer = bench.model().load(), bench.model().tokenizer()
+    bits, size = 0.0, 0
+    for document in bench.corpus().documents("target", "calibration"):
+        ids = tokenizer.backend_tokenizer.encode(document.text, add_special_tokens=False).ids
+        assert len(ids) <= 64 - 1
+        row = torch.tensor([[tokenizer.bos_token_id, *ids]])
+        with torch.no_grad():
+            loss = live(input_ids=row, labels=row).loss
+        bits += loss.item() * len(ids) / torch.log(torch.tensor(2.0)).item()
+        size += len(document.text.encode())
+    assert facts["evaluations"][0]["target"] == pytest.approx(bits / size, rel=1e-4)
+
+
+def test_minutes_become_steps_once(bench: Bench, tmp_path: Path) -> None:
+    run = trained(bench, tmp_path, tokens=None, minutes=0.15, evaluations=1)
+    plan = json.loads((tmp_path / "scratch" / "plan.json").read_text())
+    assert run.facts["steps"] == plan["steps"] >= 10
+    assert run.listener.shown[-1]["done"] == run.listener.shown[-1]["total"] == plan["steps"]
+    assert {"loss", "tokens_per_second", "minutes_left"} <= set(run.listener.shown[-1])
+    with pytest.raises(UserError, match=r"minutes: 0.0001 is too short.*give at least"):
+        trained(bench, tmp_path / "short", tokens=None, minutes=0.0001)
+
+
+def test_too_little_text_is_named(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"target text for training has \d+ tokens, fewer than one batch of 4096"):
+        trained(bench, tmp_path / "a", batch_tokens=4096)
+    only = Corpus.write(tmp_path, [Document(id=str(n), text="Gorde dokumentua. " * 9) for n in range(9)])
+    run = start(tmp_path / "b")
+    Continue(**KNOBS).apply(run, model=bench.model(), corpus=only)
+    assert "no kept text for training: nothing is replayed" in run.listener.lines
+    assert run.facts["evaluations"] == [
+        {"step": s, "tokens": run.facts["evaluations"][i]["tokens"], "target": None, "kept": None}
+        | {"seconds": run.facts["evaluations"][i]["seconds"]}
+        for i, s in enumerate([0, 10, 20, 30])
+    ]
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_documents(bench: Bench, tmp_path: Path, monkeypatch) -> None:
+    from lect.engine import loop
+
+    original = loop.Loop._step
+
+    def poisoned(self, step, count, multiplier):
+        if multiplier and step == 12:
+            with torch.no_grad():
+                self.body.head[5] = float("nan")
+        return original(self, step, count, multiplier)
+
+    monkeypatch.setattr(loop.Loop, "_step", poisoned)
+    with pytest.raises(UserError, match=r"step 13: the loss is nan .* in documents [0-9a-f]{64}"):
+        trained(bench, tmp_path, checkpoint_seconds=1e-9)
+    assert (tmp_path / "scratch" / "checkpoint-000000012").exists()
+    monkeypatch.undo()
+    run = Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", listener=Listener())
+    Continue(**(KNOBS | {"checkpoint_seconds": 1e-9})).apply(run, model=bench.model(), corpus=bench.corpus())
+    assert "goes on from step 12" in run.listener.lines
+
+
+def test_ctrl_c_saves_and_the_next_run_goes_on(bench: Bench, tmp_path: Path) -> None:
+    run = start(tmp_path)
+
+    def interrupt(done, total, unit, values):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    run.listener.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        Continue(**KNOBS).apply(run, model=bench.model(), corpus=bench.corpus())
+    again = Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", listener=Listener())
+    Continue(**KNOBS).apply(again, model=bench.model(), corpus=bench.corpus())
+    assert "goes on from step 7" in again.listener.lines
+    whole = trained(bench, tmp_path / "whole")
+    assert Model(again.folder).fingerprint == Model(whole.folder).fingerprint
+
+
+def test_checkpoints_of_another_run_are_refused(bench: Bench, tmp_path: Path) -> None:
+    trained(bench, tmp_path)
+    other = Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", seed=9, listener=Listener())
+    with pytest.raises(UserError, match="is a checkpoint of another run; delete the folder"):
+        Continue(**KNOBS).apply(other, model=bench.model(), corpus=bench.corpus())
+
+
+def test_a_compiler_that_fails_is_said_and_the_weights_are_the_same(bench, tmp_path, monkeypatch) -> None:
+    from lect.engine.body import Body
+
+    def broken(self):
+        for layer in self.layers:
+            layer._compiled_call_impl = lambda *args, **kwargs: 1 / 0
+
+    monkeypatch.setattr(Body, "compile", broken)
+    run = trained(bench, tmp_path / "a", compile=True)
+    assert any(line.startswith("torch.compile does not work here") for line in run.listener.lines)
+    assert run.facts["compiled"] is False
+    plain = trained(bench, tmp_path / "b")
+    assert Model(run.folder).fingerprint == Model(plain.folder).fingerprint
+
+
+def test_plan_knows_memory_and_time_from_sizes() -> None:
+    sizes = Sizes(
+        parameters=120_000_000,
+        embedding_parameters=20_000_000,
+        rows=30_000,
+        model_bytes=240_000_000,
+        target_bytes=1_000_000,
+        kept_bytes=1_000_000,
+        bytes_per_token=3.0,
+        matmul_flops=4e11,
+    )
+    by_minutes = Continue(minutes=3.0).estimate(sizes)
+    assert by_minutes.seconds == 180
+    assert 16 * 120_000_000 < by_minutes.memory_bytes < 5 * 2**30
+    by_tokens = Continue(tokens=100_000).estimate(sizes)
+    assert by_tokens.seconds > 6 * 120_000_000 * 100_000 / 4e11
+    assert by_tokens.disk_bytes >= 2 * 12 * 120_000_000

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lect.engine.body import opened
+from lect.engine.cost import training_flops
+from lect.engine.data import lay
+from lect.engine.loop import Loop, Record, planned_steps
+from lect.engine.train import attention_width, matmul_parameters, split_step
+from lect.errors import UserError
+from lect.testing import pico
+
+SEQUENCES = [[2, *range(10, 30)], [2, *range(40, 75)], [2, *range(80, 90)]]
+
+
+class Fixed:
+    def __init__(self, batches):
+        self.batches = batches
+
+    def batch(self, number):
+        return self.batches[number]
+
+
+class Watcher:
+    """Stands in for the optimizer and keeps the gradients."""
+
+    def __init__(self, live):
+        self.live = live
+
+    def named(self):
+        return list(self.live.named_parameters())
+
+    def norm(self, grads):
+        return 1.0
+
+    def step(self, count, multiplier, grads, norm):
+        self.grads = grads
+
+
+@pytest.mark.parametrize("family", pico.CAUSAL)
+@pytest.mark.parametrize("flat", [True, False])
+def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
+    """One long row, and three rows of unequal fill, against the model's own loss over single documents."""
+    live, _ = pico.build(family)
+    total, places = 0.0, sum(len(s) - 1 for s in SEQUENCES)
+    for ids in SEQUENCES:
+        row = torch.tensor([ids])
+        loss = live(input_ids=row, labels=row).loss * (len(ids) - 1) / places
+        loss.backward()
+        total += loss.item()
+    expected = {name: p.grad.clone() for name, p in live.named_parameters() if p.grad is not None}
+    live.zero_grad(set_to_none=True)
+    layouts = [[lay(SEQUENCES, 80, 0.0, (), "cpu")], [lay([s], 40, 0.0, (), "cpu") for s in SEQUENCES]]
+    with opened(live, flat=flat) as body:
+        for batches in layouts:
+            watcher = Watcher(live)
+            loop = Loop(
+                run=None,
+                body=body,
+                optimizer=watcher,
+                data=Fixed(batches),
+                probes={},
+                schedule=None,
+                rows=len(batches),
+                compile=False,
+                evaluations=1,
+                checkpoint_seconds=1,
+                matmul_parameters=1,
+                attention_width=1,
+            )
+            value, _ = loop._step(0, 1, 1.0)
+            assert value == pytest.approx(total, rel=1e-5)
+            for name, grad in expected.items():
+                torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_operations_counted_as_a_loop_would():
+    """Two matrices of 3 x 4 and 4 x 3, two heads of width 5 in each of 2 layers, documents of 6 and 2 tokens."""
+    forward = backward = 0
+    for length in (6, 2):
+        for position in range(length):
+            forward += 2 * (12 + 12)
+            forward += 2 * (2 * 2 * (2 * 5) * (position + 0.5))
+    backward = 2 * forward
+    assert training_flops(8, 24, 6**2 + 2**2, 2 * 5 * 2) == forward + backward
+
+
+def test_sizes_of_known_models():
+    tied, _ = pico.build("gemma3")
+    loose, _ = pico.build("llama")
+    with opened(tied) as body:
+        assert matmul_parameters(tied, body) == sum(p.numel() for p in tied.parameters() if p.ndim > 1)
+        assert attention_width(tied, body) == 2 * 16 * 2
+    with opened(loose) as body:
+        table = loose.get_input_embeddings().weight.numel()
+        assert matmul_parameters(loose, body) == sum(p.numel() for p in loose.parameters() if p.ndim > 1) - table
+
+
+def test_split_and_budget():
+    assert split_step(1024) == (1, 1024)
+    assert split_step(10_000) == (3, 3333)
+    assert planned_steps(1.0, 10.0, 2.0, 5.0) == 20
+    with pytest.raises(UserError, match="too short"):
+        planned_steps(1.0, 55.0, 2.0, 5.0)
+
+
+def test_losses_are_thinned_to_means():
+    record = Record(losses=[{"step": n, "loss": float(n)} for n in range(1, 1001)])
+    thin = record.thinned()
+    assert len(thin) <= 400
+    assert thin[0] == {"step": 3, "loss": 2.0}
+    assert thin[-1]["step"] == 1000
+    assert Record().thinned() == []
