@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lect.method import Run
 
 SHARD_DOCUMENTS = 20_000
+SHARD_CHARACTERS = 50_000_000
 
 
 def sha256(path: Path) -> str:
@@ -86,23 +87,24 @@ class Corpus(Artefact):
 
     @classmethod
     def write(cls, folder: Path, documents: Iterable[Document]) -> Self:
-        """Write ``documents`` in their order, ``SHARD_DOCUMENTS`` a shard."""
+        """Write ``documents`` in their order, at most ``SHARD_DOCUMENTS`` and ``SHARD_CHARACTERS`` a shard."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = pa.schema([(f.name, pa.string()) for f in fields(Document)])
         rows: list[dict[str, Any]] = []
-        shard = 0
+        shard = size = 0
 
         def flush() -> None:
-            nonlocal shard, rows
+            nonlocal shard, rows, size
             table = pa.Table.from_pylist(rows, schema=schema)
             pq.write_table(table, folder / f"part-{shard:05d}.parquet", compression="zstd")
-            shard, rows = shard + 1, []
+            shard, rows, size = shard + 1, [], 0
 
         for document in documents:
-            rows.append(asdict(document))
-            if len(rows) == SHARD_DOCUMENTS:
+            rows.append(vars(document).copy())
+            size += len(document.text)
+            if len(rows) == SHARD_DOCUMENTS or size > SHARD_CHARACTERS:
                 flush()
         if rows or shard == 0:
             flush()

@@ -118,7 +118,7 @@ def _step(
         )
         with machine.Meter() as meter:
             method.apply(context, **given)
-        row = key | {
+        made_row = key | {
             "name": step.label,
             "fingerprint": fingerprint,
             "folder": f"steps/{home.name}/out",
@@ -127,11 +127,11 @@ def _step(
             "gates": [g.as_dict() for g in context.gates],
             "facts": context.facts,
         }
-        write_json(temporary / "step.json", row)
+        write_json(temporary / "step.json", made_row)
         _flush(temporary)
         os.replace(temporary, home)
     shutil.rmtree(scratch, ignore_errors=True)
-    row = read_json(home / "step.json") | {"skipped": skipped}
+    row: dict[str, Any] = read_json(home / "step.json") | {"skipped": skipped}
     recorded = [Gate(name=g["name"], limit=limits.get(g["name"], g["limit"]), value=g["value"]) for g in row["gates"]]
     row["gates"] = [gate.as_dict() for gate in recorded]
     artefact = getattr(artefacts, info.output)(home / "out")

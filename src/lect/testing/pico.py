@@ -153,8 +153,8 @@ def _tokenizer(family: str) -> Any:
             texts, trainers.WordPieceTrainer(vocab_size=ROWS, special_tokens=special, show_progress=False)
         )
         rust.decoder = decoders.WordPiece()
-        ends = [(word, rust.token_to_id(word)) for word in ("[CLS]", "[SEP]")]
-        rust.post_processor = processors.BertProcessing(ends[1], ends[0])
+        ends = [(word, special.index(word)) for word in ("[SEP]", "[CLS]")]
+        rust.post_processor = processors.BertProcessing(*ends)
         return PreTrainedTokenizerFast(
             tokenizer_object=rust,
             pad_token="[PAD]",
