@@ -12,7 +12,6 @@ The same packages give the same bytes: the order is by hash, nothing is sampled,
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import io
 import json

@@ -4,8 +4,8 @@
     python scripts/build_docs.py          # write docs/methods/ and docs/reference/
     python scripts/build_docs.py --check  # write nothing; exit 1 and name the pages that are stale
 
-Everything comes from source text: cards and knobs through the registry, verbs from `cli.py`, names from `report/shape.py`,
-recipes and bench results from their files. Neither torch nor any method is imported.
+Everything comes from source text: cards and knobs through the registry, verbs from `cli.py`, names from
+`report/shape.py`, recipes and bench results from their files. Neither torch nor any method is imported.
 """
 
 from __future__ import annotations
