@@ -231,7 +231,7 @@ class Reader:
                 flags = [done(name, text) for name, text in zip(names, texts, strict=True)]
                 return torch.tensor(flags, dtype=torch.bool, device=input_ids.device)
 
-        made_bt = self._generate(ids_bt, seen_bt, Done(), tokens, self.tokenizer.eos_token_id)
+        made_bt = self._generate(ids_bt, seen_bt, Done(), tokens)
         return [self.decode(row) for row in made_bt[:, width:].tolist()]
 
     @torch.inference_mode()
@@ -248,21 +248,22 @@ class Reader:
                 times.append(time.perf_counter())
                 return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
-        self._generate(ids_bt, torch.ones_like(ids_bt), Clock(), tokens, -1)
+        self._generate(ids_bt, torch.ones_like(ids_bt), Clock(), tokens, least=tokens)
         return times
 
-    def _generate(self, ids_bt: Tensor, seen_bt: Tensor, criterion: Any, tokens: int, stop: int | None) -> Tensor:
+    def _generate(self, ids_bt: Tensor, seen_bt: Tensor, criterion: Any, tokens: int, least: int = 0) -> Tensor:
         """Call ``generate`` greedily, whatever the folder's own generation settings say."""
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        padding = self.tokenizer.pad_token_id
+        stop, padding = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         plan = GenerationConfig(
             max_new_tokens=tokens,
+            min_new_tokens=least,
             do_sample=False,
             num_beams=1,
             use_cache=True,
             eos_token_id=stop,
-            pad_token_id=padding if padding is not None else max(stop or 0, 0),
+            pad_token_id=padding if padding is not None else stop or 0,
         )
         made_bt: Tensor = self.live.generate(
             ids_bt,
