@@ -9,6 +9,7 @@ post-processor and padding name, gates on the proof, and reports. Test text is r
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ Ids = NDArray[np.int32]
 ROLES = ("target", "kept")
 LEARN = ("train", "calibration", "")
 PROOF_TOKENS = 128
+PROOF_POSITIONS = 16
 PROOF_DOCUMENTS = 4
 HEAPS = 60.0, 0.4  # distinct tokens with their ancestors = 60 * tokens ** 0.4, measured on the bundled text
 
@@ -100,30 +102,20 @@ class VocabStep(Step):
         origin = [*cut.origin, *survey.nameless]
         numbers = {old: n for n, old in reversed(list(enumerate(origin))) if old >= 0}
         new = with_rows(live, origin, numbers)
-        self.prove(run, survey, corpus, tokenizer, made, origin)
-        pairs = list(_logit_pairs(live, new, survey, origin, numbers))
-        run.gate("kept_logits", max(pairs), run.limit("kept_logits", self.gates["kept_logits"][0]))
-        before, after = live.num_parameters(), new.num_parameters()
+        for name, value in _proof(survey, corpus, tokenizer, made, origin).items():
+            if name in self.gates:
+                run.gate(name, value, run.limit(name, self.gates[name][0]))
+        difference = _logits_difference(live, new, survey, origin, numbers)
+        run.gate("kept_logits", difference, run.limit("kept_logits", self.gates["kept_logits"][0]))
+        rows, before, after = embedding_rows(live), live.num_parameters(), new.num_parameters()
         run.fact(
-            rows={"before": embedding_rows(live), "after": len(origin)},
+            rows={"before": rows, "after": len(origin)},
             parameters={"before": before, "after": after},
-            text=_text_facts(corpus, tokenizer, made, cut.origin),
+            text=_text_facts(survey, corpus, tokenizer, made, origin),
         )
-        run.say(f"rows {embedding_rows(live):,} -> {len(origin):,}; parameters {after / before:.1%} of before")
+        run.say(f"vocabulary: {rows:,} rows -> {len(origin):,}; parameters {after / before:.1%} of before")
         del live
         return Model.write(run.folder, new, made, run, dtype=model.dtype)
-
-    def prove(self, run: Run, survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> None:
-        """Gate on what the tokenizer alone can show."""
-        tokens = [survey.vocabulary.surface(t) for t in survey.vocabulary.strings.values()]
-        texts = [t for role in ROLES for split in LEARN for t in corpus.texts(role, split)]
-        was, now = survey.vocabulary.unknown, Vocabulary.read(new).unknown
-        lost = 0
-        for start in range(0, len(tokens) + len(texts), 10_000):
-            part = (tokens + texts)[start : start + 10_000]
-            for a, b in zip(encode(old, part), encode(new, part), strict=True):
-                lost += now is not None and now in b and was not in a
-        run.gate("unknown", lost, run.limit("unknown", self.gates["unknown"][0]))
 
 
 @knobs
@@ -143,18 +135,6 @@ class VocabSubset(VocabStep):
         """Cut the tokenizer down to what is kept."""
         chosen = {*survey.required, *self.keep(survey, run)} & survey.usable
         return survey.vocabulary.cut(survey.vocabulary.ancestors(chosen))
-
-    def prove(self, run: Run, survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> None:
-        """Gate on unknown tokens and on an unchanged segmentation of every document but test."""
-        super().prove(run, survey, corpus, old, new, origin)
-        back = np.asarray(origin, dtype=np.int32)
-        differ = 0
-        for role in ROLES:
-            for splits, known in ((("train", ""), survey.train), (("calibration",), survey.calibration)):
-                texts = [t for split in splits for t in corpus.texts(role, split)]
-                for ids, now in zip(known[role], _encoded(new, texts), strict=True):
-                    differ += not np.array_equal(ids, back[now])
-        run.gate("segmentation", differ, run.limit("segmentation", self.gates["segmentation"][0]))
 
 
 def rebuilt(tokenizer: Any, data: dict[str, Any]) -> Any:
@@ -229,45 +209,69 @@ def _generation(live: Any) -> dict[str, Any]:
     return dict(config.to_dict()) if config is not None else {}
 
 
-def _logit_pairs(live: Any, new: Any, survey: Survey, origin: list[int], numbers: dict[int, int]) -> Iterator[float]:
-    """Yield, for some documents of each role, the greatest |difference| between old and new logits."""
-    old_n = torch.tensor([(n, i) for n, i in enumerate(origin) if i >= 0])
-    pair = bool(getattr(live.config, "is_encoder_decoder", False))
+def _proof(survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> dict[str, int]:
+    """Count the documents that segment differently, and the texts (every old token too) that became unknown."""
+    was, now = survey.vocabulary.unknown, Vocabulary.read(new).unknown
+    back = np.asarray(origin, dtype=np.int32)
+    differ = lost = 0
+    for role in ROLES:
+        for splits, known in ((("train", ""), survey.train), (("calibration",), survey.calibration)):
+            texts = [t for split in splits for t in corpus.texts(role, split)]
+            for before, after in zip(known[role], _encoded(new, texts), strict=True):
+                differ += not np.array_equal(before, back[after])
+                lost += now is not None and bool((after == now).any()) and not bool((before == was).any())
+    if now is not None:
+        tokens = sorted({survey.vocabulary.surface(token) for token in survey.vocabulary.strings.values()})
+        unknown = [t for t, after in zip(tokens, _encoded(new, tokens), strict=True) if bool((after == now).any())]
+        lost += sum(not bool((before == was).any()) for before in _encoded(old, unknown))
+    return {"unknown": lost, "segmentation": differ}
+
+
+def _logits_difference(live: Any, new: Any, survey: Survey, origin: list[int], numbers: dict[int, int]) -> float:
+    """The greatest |difference| between old and new fp32 logits of kept tokens, on some documents of each role.
+
+    Causal models give the logits of the last positions only; each of them has read the whole of the excerpt.
+    """
+    pairs = [(n, i) for n, i in enumerate(origin) if i >= 0]
+    here_n, there_n = torch.tensor([n for n, _ in pairs]), torch.tensor([i for _, i in pairs])
+    more: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(live.forward).parameters:
+        more["logits_to_keep"] = PROOF_POSITIONS
+    worst = 0.0
     for texts in survey.train.values():
         for ids in [t for t in texts if len(t)][:PROOF_DOCUMENTS]:
-            first = [int(i) for i in ids[:PROOF_TOKENS] if int(i) in numbers]
-            results = []
-            for network, row in ((live, first), (new, [numbers[i] for i in first])):
+            both = []
+            kept = [int(i) for i in ids[:PROOF_TOKENS] if int(i) in numbers]
+            for network, row in ((live, kept), (new, [numbers[i] for i in kept])):
                 ids_bt = torch.tensor([row], device=network.device)
+                if network.config.is_encoder_decoder:
+                    more["decoder_input_ids"] = ids_bt
                 with torch.inference_mode():
-                    out = network(input_ids=ids_bt, **({"decoder_input_ids": ids_bt} if pair else {}))
-                results.append(out.logits[0].float() if "logits" in out else out.last_hidden_state[0].float())
-            old_tv, new_tv = results
-            if old_tv.shape[1] != new_tv.shape[1] or len(origin) == new_tv.shape[1]:
-                old_tv, new_tv = old_tv[:, old_n[:, 1]], new_tv[:, old_n[:, 0]]
-            yield float((old_tv - new_tv).abs().max())
+                    both.append(network(input_ids=ids_bt, **more).logits[0].float().cpu())
+            worst = max(worst, float((both[0][:, there_n] - both[1][:, here_n]).abs().max()))
+    return worst
 
 
-def _text_facts(corpus: Corpus, old: Any, new: Any, origin: list[int]) -> dict[str, Any]:
-    """Bytes per token before and after, and how much of the test text segments differently, by role."""
+def _text_facts(survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> dict[str, Any]:
+    """Bytes per token of the corpus, and of test text before and after, with how much of it changed, by role."""
     back = np.asarray(origin, dtype=np.int32)
+    kept = np.zeros(max([*survey.vocabulary.strings, *origin]) + 1, dtype=bool)
+    kept[back[back >= 0]] = True
     facts: dict[str, Any] = {}
     for role in ROLES:
-        for name, splits in (("corpus", LEARN), ("test", ("test",))):
-            texts = [t for split in splits for t in corpus.texts(role, split)]
-            if not texts:
-                continue
-            before, after = list(_encoded(old, texts)), list(_encoded(new, texts))
-            gone = sum(int(np.isin(a, back, invert=True).sum()) for a in before)
-            same = [np.array_equal(a, back[b]) for a, b in zip(before, after, strict=True)]
-            size, tokens = byte_count(texts), sum(map(len, before))
-            facts.setdefault(role, {})[name] = {
+        read = byte_count([t for split in LEARN for t in corpus.texts(role, split)])
+        if count := sum(map(len, survey.train[role] + survey.calibration[role])):
+            facts[role] = {"bytes_per_token": read / count}
+        texts = corpus.texts(role, "test")
+        before, after = list(_encoded(old, texts)), list(_encoded(new, texts))
+        if tokens := sum(map(len, before)):
+            size = byte_count(texts)
+            facts.setdefault(role, {})["test"] = {
                 "documents": len(texts),
-                "resegmented_documents": len(same) - sum(same),
-                "resegmented_tokens": gone / max(1, tokens),
-                "bytes_per_token": {
-                    "before": size / max(1, tokens),
-                    "after": size / max(1, sum(map(len, after))),
-                },
+                "resegmented_documents": sum(
+                    not np.array_equal(a, back[b]) for a, b in zip(before, after, strict=True)
+                ),
+                "resegmented_tokens": sum(int((~kept[a]).sum()) for a in before) / tokens,
+                "bytes_per_token": {"before": size / tokens, "after": size / sum(map(len, after))},
             }
     return facts
