@@ -109,3 +109,24 @@ def test_stored_results_are_judged_by_the_present_aims(path: Path) -> None:
         figure = result["figures"][name]
         assert figure["goal"] == str(goal) and figure["reached"] == goal.reached(figure["value"])
     assert result["commit"] and result["machine"]["cores"] and result["key"]
+
+
+def test_the_figures_of_the_main_job_come_out_of_a_report(tmp_path: Path) -> None:
+    """A run folder as the report's own tests write it, read as `bench/adapt.py` reads the real one."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from bench import adapt
+
+    from lect.report import build
+    from report_fixture import write_run
+
+    report = build(write_run(tmp_path))
+    figures = adapt.figures(report)
+    assert set(adapt.GOALS) == {n for n in figures if n in adapt.GOALS} | {"llamacpp_decode_speed_ratio"}
+    size, target = report["size"], report["target"]
+    assert figures["parameters_share"] == size["adapted"]["parameters"] / size["base"]["parameters"]
+    change = target["adapted"]["bits_per_byte"] / target["base"]["bits_per_byte"] - 1
+    assert figures["target_bits_per_byte_change"] == pytest.approx(change)
+    assert figures["utilisation"] == report["training"][-1]["utilisation"]
+    assert figures["decode_speed_ratio"] is not None and figures["prefill_speed_ratio"] is not None
+    assert all("losses" not in row for row in adapt.brief(report["training"]))
+    json.dumps(adapt.brief(report["training"]), allow_nan=False)
