@@ -37,11 +37,10 @@ PACKAGES = {
         "4:7.4.7-1+deb12u14",
         "8faa840285734d6cfe1ed25537b48f07e74bd6412e3917bf8e5f8a653f7b3712",
     ),
-    "golang-github-pierrec-lz4-dev": ("2.5.2-2", "1dc71cab6853fb03005f102bf1a71d906d2413c144e1f96c80bb3af99e701550"),
     "r-cran-janeaustenr": ("1.0.0-1", "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95"),
 }
 
-ENGLISH_HELP = 3  # one page of the English help in so many, by hash; prose makes up the other half
+ENGLISH_HELP = 3  # one page of the English help in so many, by hash; a novel is the rest
 SHORTEST_DOCUMENT = 200  # characters
 REPEATED_PARAGRAPH = 40  # characters; a paragraph at least this long is kept once
 LONGEST_CELL = 60  # characters; a table row of cells no longer than this becomes one line
@@ -212,13 +211,6 @@ def passages(name: str, lines: list[str]) -> Iterator[tuple[str, str]]:
         yield f"{name}/{number:03d}", "\n".join(held)
 
 
-def holmes(deb: Path) -> list[str]:
-    """The Adventures of Sherlock Holmes, the story alone: no publisher's header, footer or name."""
-    text = member(deb, "/testdata/pg1661.txt").decode("utf-8-sig").replace("\r\n", "\n")
-    start = text.index("ADVENTURE I. A SCANDAL IN BOHEMIA")
-    return unwrap(text[start : text.index("End of the Project Gutenberg", start)])
-
-
 def persuasion(deb: Path) -> list[str]:
     """Persuasion, out of R's lazy-load file: compressed records, each a vector of lines in R's XDR format."""
     raw = member(deb, "/janeaustenr/data/Rdata.rdb")
@@ -267,12 +259,9 @@ def build(debs: dict[str, Path]) -> tuple[dict[str, list[dict[str, str]]], dict[
             for page, lines in kept.items()
             if language != "en" or hashlib.sha256(page.encode()).digest()[0] % ENGLISH_HELP == 0
         ]
-    novels, austen = "golang-github-pierrec-lz4-dev", "r-cran-janeaustenr"
-    prose = [
-        (novels, passages("holmes", holmes(debs[novels]))),
-        (austen, passages("persuasion", persuasion(debs[austen]))),
-    ]
-    found["en"] += [(name, text, package, "public domain") for package, parts in prose for name, text in parts]
+    austen = "r-cran-janeaustenr"
+    novel = passages("persuasion", persuasion(debs[austen]))
+    found["en"] += [(name, text, austen, "public domain") for name, text in novel]
     documents = {}
     for language, rows in found.items():
         long_enough = [row for row in rows if len(row[1]) >= SHORTEST_DOCUMENT]
