@@ -72,8 +72,7 @@ class Trim(VocabSubset):
         extra = [0, *accumulate(i not in survey.required for i in walk.order)]
         need = len(survey.required) + len(survey.nameless)
         goal = need + extra[walk.enough(budgets)]
-        taken = bisect.bisect_left(extra, self.rows(need, goal) - need)
-        taken = min(taken, len(walk.order))
+        taken = bisect.bisect_right(extra, self.rows(need, goal) - need) - 1
         facts = _facts(survey, seen, walk, taken)
         run.fact(unseen={**facts, "budgets": budgets, "needed_rows": need})
         for role, share in walk.shares(taken).items():
