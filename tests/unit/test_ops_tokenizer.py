@@ -197,3 +197,23 @@ def test_scripts_and_template_literals() -> None:
     assert letters_by_script("né ж") == {"LATIN": 2, "CYRILLIC": 1}
     template = "{{ bos }}<turn>{% if a == 'user' %}{{ \"model\\n\" }}{% endif %}end"
     assert literals(template) == ["<turn>", "end", "user", "model\n"]
+
+
+def test_ties_of_rank_go_to_the_left() -> None:
+    vocab = {"a": 0, "aa": 1, "aaa": 2}
+    vocabulary = Vocabulary.read(Tokenizer(models.BPE(vocab=vocab, merges=[("a", "a"), ("a", "aa"), ("aa", "a")])))
+    assert vocabulary.derive("aaa") == ("aa", "a")
+
+
+def test_unigram_by_hand_unknown_moves_and_keeps_its_price() -> None:
+    pieces = [("yx", -2.0), ("xy", -50.0), ("<unk>", 0.0), ("x", -1.0), ("y", -1.5), ("zx", -40.0)]
+    base = Tokenizer(models.Unigram(pieces, unk_id=2))
+    vocabulary = Vocabulary.read(base)
+    assert vocabulary.alphabet == {1, 2, 3, 4, 5}  # the lowest, the singles, and the one way to write z
+    cut = vocabulary.cut(vocabulary.alphabet)
+    assert cut.origin == [1, 2, 3, 4, 5]
+    assert cut.data["model"]["unk_id"] == 1
+    made = Tokenizer.from_str(json.dumps(cut.data))
+    for text in ("xzx", "yzzx", "qx", "yxy"):
+        assert "".join(made.encode(text).tokens) == "".join(base.encode(text).tokens)
+    assert [cut.origin[i] for i in made.encode("xzx").ids] == base.encode("xzx").ids == [3, 5]

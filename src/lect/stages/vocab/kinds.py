@@ -31,9 +31,9 @@ __all__ = ["Survey", "VocabStep", "VocabSubset"]
 Ids = NDArray[np.int32]
 ROLES = ("target", "kept")
 LEARN = ("train", "calibration", "")
-PROOF_TOKENS = 128
+PROOF_TOKENS = 64
 PROOF_POSITIONS = 16
-PROOF_DOCUMENTS = 4
+PROOF_DOCUMENTS = 2
 HEAPS = 60.0, 0.4  # distinct tokens with their ancestors = 60 * tokens ** 0.4, measured on the bundled text
 
 

@@ -51,7 +51,7 @@ class Trim(VocabSubset):
 
     target: Annotated[float, Range(above=0, at_most=1)] = 0.005
     """Largest share of the tokens of further target text that may segment differently."""
-    kept: Annotated[float, Range(above=0, at_most=1)] = 0.01
+    kept: Annotated[float, Range(above=0, at_most=1)] = 0.0125
     """Largest share of the tokens of further kept text that may segment differently."""
     max_rows: Annotated[int | None, Range(at_least=1)] = None
     """Most rows to keep; the text's own tokens always fit or the run is refused."""
