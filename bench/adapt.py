@@ -62,9 +62,9 @@ def figures(report: dict[str, Any]) -> dict[str, float | None]:
         found[f"{role}_bits_per_byte_base"] = bits["base"]
         found[f"{role}_bits_per_byte_adapted"] = bits["adapted"]
         found[f"{role}_bits_per_byte_change"] = None if quotient is None else quotient - 1
-    for kind in ("decode", "prefill"):
+    for kind in ("decode", "prefill", "forward"):
         name = f"{kind}_bytes_per_second"
-        found[f"{kind}_speed_ratio"] = ratio(speed["adapted"][name], speed["base"][name])
+        found[f"{kind}_speed_ratio"] = ratio(speed["adapted"].get(name), speed["base"].get(name))
     return found
 
 

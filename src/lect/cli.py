@@ -55,7 +55,7 @@ def adapt(
     :param keep: Text that the model must stay good at; without it, a bundled sample of English.
     :param minutes: Minutes of training.
     :param tokens: Tokens of training, instead of minutes.
-    :param settings: Change a knob or a budget: step.knob=value, for instance trim.rows=30000 or gates.kept=0.05.
+    :param settings: Change a knob or a budget: step.knob=value, for instance trim.max_rows=30000 or gates.kept=0.05.
     """
     from lect import verbs
 

@@ -86,7 +86,7 @@ def override(recipe: dict[str, Any], settings: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {setting}: the value is not YAML") from error
         name, dot, knob = target.rpartition(".")
         if not equals or not target:
-            raise UserError(f"--set {setting}: write step.knob=value, for instance trim.rows=30000")
+            raise UserError(f"--set {setting}: write step.knob=value, for instance trim.max_rows=30000")
         if target == "seed":
             result["seed"] = value
         elif name == "gates":

@@ -107,7 +107,7 @@ def evaluate(model: str, text: Sequence[str], keep: Sequence[str], out: Path | N
     """Measure one model on text that it was not trained on here: all of it is test text."""
     steps: list[dict[str, Any]] = [{"use": f"corpus/{name}"} for name in CORPUS]
     steps += [{"use": f"evaluate/{name}"} for name in MEASURES]
-    steps[len(CORPUS) - 1]["with"] = {"test": 1.0, "calibration": 0.0}
+    steps[len(CORPUS) - 1]["with"] = {"test": 1.0}
     raw = {"model": model, "text": list(text), "keep": list(keep), "steps": steps}
     resolved = recipes.resolve(recipes.override(raw, list(settings)), "eval")
     with tempfile.TemporaryDirectory(prefix="lect-eval-") as scratch:

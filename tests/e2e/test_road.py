@@ -23,7 +23,7 @@ SETTINGS = [
     "continue.batch_tokens=256",
     "continue.learning_rate=3e-3",
 ]
-SETTINGS += ["split.test=0.2", "split.calibration=0.1", "speed.decode_tokens=8", "speed.rounds=1"]
+SETTINGS += ["split.test=0.2", "split.calibration=0.1", "speed.tokens=8", "speed.rounds=1"]
 
 
 def lect(*words: object, cwd: Path | None = None, file_limit: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -76,7 +76,7 @@ def test_run_folder_is_whole(done: Path) -> None:
     assert read == 240 == kept + sum(report["corpus"]["dropped"].values())
     assert report["size"]["adapted"]["parameters"] < report["size"]["base"]["parameters"]
     assert report["target"]["adapted"]["bits_per_byte"] < report["target"]["base"]["bits_per_byte"]
-    assert report["cost"]["trained_tokens"] >= 20000
+    assert 16000 <= report["cost"]["trained_tokens"] <= 20256, "the budget is places; padding is not trained on"
     assert {g["name"] for g in report["gates"]} >= {"reload", "segmentation", "kept_logits", "target", "kept"}
     assert not [p for p in (done / "steps").iterdir() if p.name.endswith((".tmp", ".scratch"))]
 
@@ -145,6 +145,25 @@ def test_interrupt_says_how_to_go_on(place: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "run the same command again" in errors.splitlines()[-1]
+
+
+def test_eval_measures_one_model_on_all_of_the_text(done: Path, place: Path) -> None:
+    words = ["eval", done / "model", place / "target.jsonl", "--out", place / "eval", "--set", *SETTINGS[-2:]]
+    result = lect(*words)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((place / "eval" / "report.json").read_text())
+    alone = report["target"]["base"]["bits_per_byte"]
+    assert alone < json.loads((done / "report.json").read_text())["target"]["base"]["bits_per_byte"]
+    assert report["corpus"]["splits"]["target"]["test"]["documents"] == 120
+
+
+def test_generate_and_export(done: Path, place: Path) -> None:
+    result = lect("generate", done / "model", "Taula bat", "--tokens", 5)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Taula bat")
+    result = lect("export", done / "model", "--to", "gguf", "--out", place / "exported")
+    assert result.returncode == 0, result.stderr
+    assert (place / "exported" / "model.gguf").read_bytes()[:4] == b"GGUF"
 
 
 def test_plan_writes_nothing(place: Path, tmp_path: Path) -> None:

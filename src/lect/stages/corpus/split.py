@@ -53,8 +53,8 @@ class Split(Assign):
     target text goes where the target text goes. Raises UserError for a role of fewer than three different texts.
     """
 
-    test: Annotated[float, Range(above=0, below=0.5)] = 0.05
-    """Share of the documents that is tested on."""
+    test: Annotated[float, Range(above=0, at_most=1)] = 0.05
+    """Share of the documents that is tested on; 1 makes all text test text, where nothing is trained."""
     calibration: Annotated[float, Range(above=0, below=0.4)] = 0.05
     """Share of the documents that is calibrated on."""
     least_bytes: Annotated[int, Range(at_least=0)] = 100_000
@@ -77,6 +77,8 @@ class Split(Assign):
 
     def divide(self, role: str, sizes: dict[float, int]) -> tuple[float, float]:
         """The two borders of texts at these places, each with its bytes; all three splits hold a text."""
+        if self.test == 1:
+            return 1.0, 1.0
         if len(sizes) < FEWEST:
             raise UserError(
                 f"corpus/split: corpus smaller than {FEWEST} different {role} texts (it has {len(sizes)});"
