@@ -11,7 +11,7 @@ K keys that the block sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -31,20 +31,30 @@ def _blocks(offsets: list[int], window: int) -> Iterator[tuple[int, int, int]]:
             yield first, min(first + BLOCK, stop), low
 
 
-def _scores(q_grd: Tensor, k_gkd: Tensor, first: int, stop: int, low: int, window: int, scale: float) -> Tensor:
-    """Scaled scores of a block in fp32, minus infinity where a query may not look; shape (G, R, B, K)."""
-    groups, rows, _ = q_grd.shape
-    queries, keys = stop - first, stop - low
-    scores_grbk = torch.bmm(q_grd, k_gkd.transpose(1, 2)).float().mul_(scale)
-    scores_grbk = scores_grbk.view(groups, rows // queries, queries, keys)
-    later_bb = torch.ones(queries, queries, dtype=torch.bool, device=q_grd.device).triu_(1)
-    scores_grbk[..., first - low :].masked_fill_(later_bb, float("-inf"))
-    if window > 0 and keys > window:
-        distance_bk = torch.arange(first, stop, device=q_grd.device)[:, None] - torch.arange(
-            low, stop, device=q_grd.device
-        )
-        scores_grbk.masked_fill_(distance_bk >= window, float("-inf"))
-    return scores_grbk
+def weigh(scores: Tensor, shift: int, window: int) -> Tensor:
+    """Softmax in fp32 over the keys that a query may see: itself and earlier ones, nearer than ``window`` if any.
+
+    ``scores`` is (G, R, B, K); query b stands at place ``b + shift`` of the keys.
+    """
+    queries, keys = scores.shape[-2:]
+    places = torch.arange(queries, device=scores.device)[:, None] + shift
+    distance_bk = places - torch.arange(keys, device=scores.device)
+    unseen_bk = distance_bk < 0
+    if window > 0:
+        unseen_bk = unseen_bk | (distance_bk >= window)
+    return torch.softmax(scores.float().masked_fill(unseen_bk, float("-inf")), -1).to(scores.dtype)
+
+
+def slope(upstream: Tensor, weights: Tensor, mean: Tensor) -> Tensor:
+    """The gradient of the scores: weights times upstream less its mean under the weights, (G, R, B, K)."""
+    return ((upstream.float() - mean[..., None]) * weights.float()).to(upstream.dtype)
+
+
+class Kernels:
+    """The two element-wise functions as they run: as written, or compiled while a run compiles."""
+
+    weigh: Callable[[Tensor, int, int], Tensor] = staticmethod(weigh)
+    slope: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(slope)
 
 
 def _rows(x_htd: Tensor, groups: int, first: int, stop: int) -> Tensor:
@@ -52,72 +62,69 @@ def _rows(x_htd: Tensor, groups: int, first: int, stop: int) -> Tensor:
     return x_htd[:, first:stop].reshape(groups, -1, x_htd.shape[-1])
 
 
+def _weights(q_grd: Tensor, k_gkd: Tensor, queries: int, window: int) -> Tensor:
+    """Weights of a block, (G, R, B, K); the queries come scaled."""
+    groups, keys = k_gkd.shape[:2]
+    scores_grbk = torch.bmm(q_grd, k_gkd.transpose(1, 2)).view(groups, -1, queries, keys)
+    return Kernels.weigh(scores_grbk, keys - queries, window if keys > window else 0)
+
+
 @torch.library.custom_op("lect::document_attention", mutates_args=())
-def document_attention(
-    q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Attend inside each document; ``q`` (H, T, D), ``k`` and ``v`` (G, T, D) give (H, T, D) and log sums (H, T)."""
+def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
+    """Attend inside each document: ``q`` (H, T, D), ``k`` and ``v`` (G, T, D) give (H, T, D)."""
     heads, total, _ = q.shape
     groups = k.shape[0]
     out_htd = q.new_empty(heads, total, v.shape[-1])
-    sums_ht = q.new_empty(heads, total, dtype=torch.float32)
     for first, stop, low in _blocks(offsets.tolist(), window):
-        scores_grbk = _scores(_rows(q, groups, first, stop), k[:, low:stop], first, stop, low, window, scale)
-        sums_grb = scores_grbk.logsumexp(-1)
-        weights_grbk = scores_grbk.sub_(sums_grb[..., None]).exp_().to(v.dtype)
+        weights_grbk = _weights(_rows(q, groups, first, stop) * scale, k[:, low:stop], stop - first, window)
         block_grd = torch.bmm(weights_grbk.view(groups, -1, stop - low), v[:, low:stop])
         out_htd[:, first:stop] = block_grd.view(heads, stop - first, -1)
-        sums_ht[:, first:stop] = sums_grb.view(heads, -1)
-    return out_htd, sums_ht
+    return out_htd
 
 
 @document_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
-    shape = (q.shape[0], q.shape[1], v.shape[-1])
-    return q.new_empty(shape), q.new_empty(shape[:2], dtype=torch.float32)
+def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
+    return q.new_empty(q.shape[0], q.shape[1], v.shape[-1])
 
 
 @torch.library.custom_op("lect::document_attention_backward", mutates_args=())
 def document_attention_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, offsets: Tensor, window: int, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values; the weights are computed again from the saved log sums."""
+    """Gradients of queries, keys and values; the weights are computed again."""
     heads, groups = q.shape[0], k.shape[0]
-    dq_htd = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-    dk_gtd = torch.zeros(k.shape, dtype=torch.float32, device=q.device)
-    dv_gtd = torch.zeros(v.shape, dtype=torch.float32, device=q.device)
-    delta_ht = torch.einsum("htd,htd->ht", grad.float(), out.float())
+    dq_htd = q.new_empty(q.shape)
+    dk_gtd, dv_gtd = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
+    mean_ht = torch.linalg.vecdot(grad.float(), out.float())
     for first, stop, low in _blocks(offsets.tolist(), window):
         queries, keys = stop - first, stop - low
-        q_grd, k_gkd = _rows(q, groups, first, stop), k[:, low:stop]
+        q_grd, k_gkd = _rows(q, groups, first, stop) * scale, k[:, low:stop]
         grad_grd = _rows(grad, groups, first, stop)
-        weights_grbk = _scores(q_grd, k_gkd, first, stop, low, window, scale)
-        weights_grbk.sub_(sums[:, first:stop].reshape(groups, -1, queries, 1)).exp_()
-        weights = weights_grbk.to(v.dtype).view(groups, -1, keys)
-        dv_gtd[:, low:stop] += torch.bmm(weights.transpose(1, 2), grad_grd)
-        dweights_grbk = torch.bmm(grad_grd, v[:, low:stop].transpose(1, 2)).float().view_as(weights_grbk)
-        dweights_grbk.sub_(delta_ht[:, first:stop].reshape(groups, -1, queries, 1)).mul_(weights_grbk).mul_(scale)
-        dscores = dweights_grbk.to(q.dtype).view(groups, -1, keys)
-        dq_htd[:, first:stop] = torch.bmm(dscores, k_gkd).view(heads, queries, -1)
+        weights_grbk = _weights(q_grd, k_gkd, queries, window)
+        dv_gtd[:, low:stop] += torch.bmm(weights_grbk.view(groups, -1, keys).transpose(1, 2), grad_grd)
+        dweights_grbk = torch.bmm(grad_grd, v[:, low:stop].transpose(1, 2)).view_as(weights_grbk)
+        mean_grb = mean_ht[:, first:stop].reshape(groups, -1, queries)
+        dscores = Kernels.slope(dweights_grbk, weights_grbk, mean_grb).view(groups, -1, keys)
+        dq_htd[:, first:stop] = torch.bmm(dscores, k_gkd).mul_(scale).view(heads, queries, -1)
         dk_gtd[:, low:stop] += torch.bmm(dscores.transpose(1, 2), q_grd)
     return dq_htd, dk_gtd.to(k.dtype), dv_gtd.to(v.dtype)
 
 
 @document_attention_backward.register_fake
 def _(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, offsets: Tensor, window: int, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     q, k, v, offsets, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, offsets)
+    ctx.save_for_backward(q, k, v, output, offsets)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, out, sums, offsets = ctx.saved_tensors
-    grads = document_attention_backward(grad, q, k, v, out, sums, offsets, ctx.window, ctx.scale)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, v, out, offsets = ctx.saved_tensors
+    grads = document_attention_backward(grad, q, k, v, out, offsets, ctx.window, ctx.scale)
     return *grads, None, None, None
 
 
@@ -145,5 +152,5 @@ def attend(
     if getattr(module, "is_causal", True) is False:
         raise NotImplementedError("this attention is not causal")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out_htd, _ = document_attention(query[0], key[0], value[0], cu_seq_lens_q, sliding_window or 0, scale)
+    out_htd = document_attention(query[0], key[0], value[0], cu_seq_lens_q, sliding_window or 0, scale)
     return out_htd.transpose(0, 1)[None], None

@@ -82,11 +82,14 @@ class Body:
         """Compile each layer; layers of one kind share their code."""
         for layer in self.layers:
             layer.compile(dynamic=False)
+        attention.Kernels.weigh = torch.compile(attention.weigh, dynamic=True)
+        attention.Kernels.slope = torch.compile(attention.slope, dynamic=True)
 
     def uncompile(self) -> None:
         """Run the layers as written again."""
         for layer in self.layers:
             layer._compiled_call_impl = None
+        attention.Kernels.weigh, attention.Kernels.slope = attention.weigh, attention.slope
 
     def choose_layout(self) -> None:
         """Take the flat layout if documents in it are apart and come out as they do alone; else keep rows."""

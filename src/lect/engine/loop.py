@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,8 @@ class Loop:
         if self.compile:
             self._compile()
         try:
-            self._step(0, 1, 0.0)
+            with warnings.catch_warnings(action="ignore"):  # the compiler's own, on gradients it looks at
+                self._step(0, 1, 0.0)
         except UserError:
             raise
         except Exception as error:

@@ -8,6 +8,7 @@ parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ class AdamW:
 
     def norm(self, grads: dict[str, Tensor]) -> float:
         """The Euclidean norm of all gradients together."""
-        return float(torch.stack([self.squares(grads[name].view(-1)) for name, _ in self.named()]).sum()) ** 0.5
+        return math.sqrt(torch.stack([self.squares(grads[name].view(-1)) for name, _ in self.named()]).sum())
 
     def step(self, count: int, multiplier: float, grads: dict[str, Tensor], norm: float) -> None:
         """Update number ``count`` (from 1) with the groups' rates times ``multiplier``, clipped by ``norm``."""
