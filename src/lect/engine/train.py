@@ -87,12 +87,12 @@ def train(run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: Setting
                 matmul_parameters=matmul_parameters(live, body),
                 attention_width=attention_width(live, body),
             )
-            rates = [_matmul_rate(run)]
+            rates = [_matmul_rate()]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = _plan(run, loop, settings, key, started, step_seconds)
             record = loop.go(plan["steps"])
-            rates.append(_matmul_rate(run))
+            rates.append(_matmul_rate())
     if loop.compile:
         torch.compiler.reset()
     rate = sum(rates) / len(rates)
@@ -122,9 +122,10 @@ def split_step(batch_tokens: int) -> tuple[int, int]:
     return rows, batch_tokens // rows
 
 
-def _matmul_rate(run: Run) -> float:
-    """The rate of a large square bf16 product on this machine, now."""
-    return machine.matmul_flops()
+def _matmul_rate() -> float:
+    """The rate of a large square bf16 product on this machine, now; the random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        return machine.matmul_flops()
 
 
 def _longest(run: Run, live: Any, wanted: int) -> int:
