@@ -21,24 +21,17 @@ SPACE = "▁"
 RAW_BPE = "sarvam-moe"  # llama.cpp's name for BPE over raw characters with byte tokens
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-_WORDS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
-_UPPER_LOWER = _WORDS + r"*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+", _WORDS + r"+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
 _LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _TAIL
 _QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _TAIL
-_O200K = "|".join(words + _CONTRACTIONS + "?" for words in _UPPER_LOWER)
-_O200K += r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _TAIL
-_TEKKEN = "|".join(_UPPER_LOWER) + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _TAIL
 PRE: dict[str, tuple[tuple[str, ...], bool]] = {
     "gpt-2": (("gpt2",), False),
     "smollm": ((r"\p{N}", "gpt2"), False),
     "llama-bpe": ((_LLAMA3,), True),
     "smaug-bpe": ((_LLAMA3,), False),
     "qwen2": ((_QWEN2,), False),
-    "gpt-4o": ((_O200K,), False),
-    "tekken": ((_TEKKEN,), True),
 }
 """llama.cpp's name of a pre-tokenizer: its expressions (``gpt2`` is the one inside ``ByteLevel``), and whether a word
-that is a token needs no merges."""
+that is a token needs no merges. Those of GPT-4o and Mistral's Tekken are not here: llama.cpp splits marks otherwise."""
 NAMED = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token", "mask": "mask_token"}
 
 

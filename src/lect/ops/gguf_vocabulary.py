@@ -43,11 +43,11 @@ def write(tokenizer: Any, rows: int) -> Written:
     rust = backend(tokenizer)
     data = json.loads(rust.to_str())
     model = data["model"]
+    if model.get("type") != "BPE":
+        raise UserError(f"tokenizer: is of kind {model.get('type')}; lect writes GGUF files with BPE tokenizers only")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise UserError(f"tokenizer: uses {key}, which GGUF has no place for; export to a Hugging Face folder only")
-    if model.get("type") != "BPE":
-        raise UserError(f"tokenizer: is of kind {model.get('type')}; lect writes GGUF files with BPE tokenizers only")
     result = Written()
     byte_level = any(part.get("type") == "ByteLevel" for part in _parts(data.get("pre_tokenizer")))
     tokens, types = _tokens(data, rows, byte_level)
@@ -63,6 +63,10 @@ def write(tokenizer: Any, rows: int) -> Written:
             raise UserError(f"tokenizer: lacks {missing} of the 256 bytes; llama.cpp would drop them without a word")
     else:
         prefix = _space_prefix(data, result.notes)
+        if prefix and any(SPACE in t and token.get("normalized") for t, token in _added(data).items()):
+            raise UserError(
+                "tokenizer: puts a space before the text and has added tokens of spaces; no GGUF form for it"
+            )
         if not model.get("byte_fallback") or any(f"<0x{b:02X}>" not in model["vocab"] for b in range(256)):
             raise UserError("tokenizer: has no 256 byte tokens, without which llama.cpp stops at unknown characters")
         scores = _scores(model["vocab"], merges, set(_added(data)))

@@ -8,7 +8,7 @@ llama.cpp wants them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +32,62 @@ Q8_BLOCK = 32
 PROBE_TEXT = "Kaixo, mundua!\n\n\tif (x != 1) {  return  'ñ\u00a0é🙂';  }\r\n ٣ नमस्ते 数字 ﷺ <b>1234567</b>   end "
 
 
-def write(model: Model, path: Path, dtype: str, name: str = "", licence: str | None = None) -> list[str]:
-    """Write ``model`` as ``path`` in ``dtype`` (f32, bf16, f16 or q8_0); returns what differs in llama.cpp, in words.
+class Source:
+    """A model folder, opened once: the model in the dtype of its files, its family, configuration and tokenizer."""
 
-    Raises UserError for a family, a setting or a tokenizer that has no exact form in GGUF.
+    def __init__(self, model: Model) -> None:
+        from lect.ops import model_folder
+
+        self.where = str(model.folder)
+        config = model_folder.read_config(model.folder)
+        self.family = families.by_type(config.model_type, self.where)
+        self.live: Any = model.load(dtype=config.dtype or torch.float32)
+        self.rows = int(self.live.get_input_embeddings().weight.shape[0])
+        self.config: dict[str, Any] = self.live.config.to_dict()
+        self.tokenizer: Any = model.tokenizer()
+
+    def tensors(self, dtype: str) -> Iterator[tuple[str, Callable[[], Any], Kind, tuple[int, ...]]]:
+        """Yield name, maker of the values (fp32), type and shape of every tensor of the file."""
+        family, config = self.family, self.config
+        if (factors := families.llama3_factors(config)) is not None:
+            yield "rope_freqs.weight", lambda: factors, Kind.F32, factors.shape
+        layers = int(config.get("num_hidden_layers") or config["n_layer"])
+        for name, tensor in self.live.state_dict().items():
+            if name == "lm_head.weight" and config.get("tie_word_embeddings"):
+                continue
+            stored = family.name(name, layers)
+            turned = name.endswith(family.transposed or ("\0",))
+            shape = tuple(reversed(tensor.shape)) if turned else tuple(tensor.shape)
+            kind = Kind.F32 if len(shape) == 1 or stored in WHOLE else KINDS[dtype]
+            if kind == Kind.Q8_0 and shape[-1] % Q8_BLOCK:
+                kind = Kind.F16
+
+            def values(name: str = name, tensor: torch.Tensor = tensor) -> Any:
+                return np.ascontiguousarray(family.forward(name, tensor.float().numpy(), config))
+
+            yield stored, values, kind, shape
+
+
+def write(source: Source, path: Path, dtype: str, name: str = "", licence: str | None = None) -> list[str]:
+    """Write the model as ``path`` in ``dtype`` (f32, bf16, f16 or q8_0); returns what differs in llama.cpp, in words.
+
+    Raises UserError for a setting or a tokenizer that has no exact form in GGUF.
     """
-    live, family, config = _open(model)
-    tokenizer = model.tokenizer()
-    where = str(model.folder)
-    vocabulary = gguf_vocabulary.write(tokenizer, int(config["vocab_size"]))
-    fields = families.write_config(family, config, where) | vocabulary.fields
+    family, where = source.family, source.where
+    vocabulary = gguf_vocabulary.write(source.tokenizer, source.rows)
+    fields = families.write_config(family, source.config, where) | vocabulary.fields
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     writer = gguf.GGUFWriter(temporary, family.arch)
     try:
         writer.add_type(gguf.GGUFType.MODEL)
-        writer.add_name(name or model.folder.name)
+        writer.add_name(name or family.arch)
         if licence:
             writer.add_license(licence)
         writer.add_file_type(FILE_TYPES[dtype])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         for key, value in fields.items():
             _add(writer, key, value)
-        for tensor, _, kind, shape in _plan(live, family, config, dtype):
+        for tensor, _, kind, shape in source.tensors(dtype):
             block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
             size = int(np.prod(shape)) // block * block_bytes
             stored = [*shape[:-1], shape[-1] // block * block_bytes] if block > 1 else shape
@@ -62,7 +96,7 @@ def write(model: Model, path: Path, dtype: str, name: str = "", licence: str | N
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor, values, kind, _ in _plan(live, family, config, dtype):
+        for tensor, values, kind, _ in source.tensors(dtype):
             writer.write_tensor_data(_stored(tensor, values(), kind, where))
         writer.close()
         os.replace(temporary, path)
@@ -72,25 +106,24 @@ def write(model: Model, path: Path, dtype: str, name: str = "", licence: str | N
     return vocabulary.notes
 
 
-def tensor_error(model: Model, path: Path) -> float:
+def tensor_error(source: Source, path: Path) -> float:
     """The greatest error of a weight in the file, in units of what the rounding of its dtype allows; at most 1.
 
     Weights that their dtype holds exactly allow no error at all: then any error is infinite in these units.
     """
-    live, family, config = _open(model)
     file = GgufFile(path)
     worst = 0.0
-    wanted = {tensor: values for tensor, values, _, _ in _plan(live, family, config, "f32")}
+    wanted = {tensor: values for tensor, values, _, _ in source.tensors("f32")}
     if set(wanted) != set(file.tensors):
         return float("inf")
     for tensor, values in wanted.items():
         kind, row = file.tensors[tensor].kind, 0
-        source = values()
-        if source.shape != file.tensors[tensor].shape:
+        whole = values()
+        if whole.shape != file.tensors[tensor].shape:
             return float("inf")
-        source = source.reshape(-1, source.shape[-1])
+        whole = whole.reshape(-1, whole.shape[-1])
         for block in file.blocks(tensor):
-            truth = source[row : row + len(block)]
+            truth = whole[row : row + len(block)]
             row += len(block)
             error, allowed = np.abs(truth - block), _allowed(truth, kind)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -99,45 +132,14 @@ def tensor_error(model: Model, path: Path) -> float:
     return worst
 
 
-def vocabulary_error(model: Model, path: Path) -> int:
+def vocabulary_error(source: Source, path: Path) -> int:
     """How many probe texts the file's own vocabulary segments otherwise: every token's text, and a hard line."""
-    ours = model.tokenizer()
+    ours = source.tokenizer
     theirs = gguf_tokenizer.read(GgufFile(path).fields, str(path))
     tokens = [ours.decode([i]) for i in sorted(ours.get_vocab().values())]
     probes = [*tokens, PROBE_TEXT, *(f"{a} {b}{a}" for a, b in zip(tokens[::7], tokens[1::7], strict=False))]
     pairs = zip(encode(ours, probes), encode(theirs, probes), strict=True)
     return sum(a != b for a, b in pairs)
-
-
-def _open(model: Model) -> tuple[Any, families.Family, dict[str, Any]]:
-    """The model in the dtype of its files, its family, and its configuration."""
-    from lect.ops import model_folder
-
-    config = model_folder.read_config(model.folder)
-    family = families.by_type(config.model_type, str(model.folder))
-    live = model.load(dtype=config.dtype or torch.float32)
-    return live, family, live.config.to_dict() | {"vocab_size": int(live.get_input_embeddings().weight.shape[0])}
-
-
-def _plan(live: Any, family: families.Family, config: dict[str, Any], dtype: str) -> Iterator[Any]:
-    """Yield name, maker of the values (fp32), type and shape of every tensor of the file."""
-    tied = bool(config.get("tie_word_embeddings"))
-    layers = int(config.get("num_hidden_layers") or config["n_layer"])
-    if (factors := families.llama3_factors(config)) is not None:
-        yield "rope_freqs.weight", lambda: factors, Kind.F32, factors.shape
-    for name, tensor in live.state_dict().items():
-        if tied and name == "lm_head.weight":
-            continue
-        stored = family.name(name, layers)
-        shape = tuple(reversed(tensor.shape)) if name.endswith(family.transposed or ("\0",)) else tuple(tensor.shape)
-        kind = Kind.F32 if len(shape) == 1 or stored in WHOLE else KINDS[dtype]
-        if kind == Kind.Q8_0 and shape[-1] % Q8_BLOCK:
-            kind = Kind.F16
-
-        def values(name: str = name, tensor: torch.Tensor = tensor) -> Any:
-            return np.ascontiguousarray(family.forward(name, tensor.float().numpy(), config))
-
-        yield stored, values, kind, shape
 
 
 def _stored(name: str, values: Any, kind: Kind, where: str) -> Any:

@@ -70,7 +70,7 @@ def _library() -> Any:
 class LlamaCpp:
     """One GGUF file in llama.cpp, on the CPU; use it in a ``with`` block. The context holds 512 tokens."""
 
-    def __init__(self, path: Path, threads: int = 2) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         self._library = _library()
         self._threads = threads
         parameters = self._library.llama_model_default_params()

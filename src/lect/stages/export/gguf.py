@@ -48,11 +48,12 @@ class ForLlamaCpp(ExportStep):
         made = Gguf(run.folder)
         terms = licence.read(base.folder)
         name = (terms.base_model or "").split("/")[-1] or "model"
-        notes = gguf_write.write(model, made.file, self.dtype, name=f"{name}-lect", licence=terms.name)
+        source = gguf_write.Source(model)
+        notes = gguf_write.write(source, made.file, self.dtype, name=f"{name}-lect", licence=terms.name)
         for note in notes:
             run.say(note)
-        run.gate("gguf_tensors", gguf_write.tensor_error(model, made.file), run.limit("gguf_tensors", 1.0))
-        errors = gguf_write.vocabulary_error(model, made.file)
+        run.gate("gguf_tensors", gguf_write.tensor_error(source, made.file), run.limit("gguf_tensors", 1.0))
+        errors = gguf_write.vocabulary_error(source, made.file)
         run.gate("gguf_vocabulary", errors, run.limit("gguf_vocabulary", 0.0))
         run.fact(dtype=self.dtype, bytes=made.file.stat().st_size, notes=notes)
         return made
