@@ -168,11 +168,12 @@ def _lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a cache entry, so that two processes do not convert the same file at once."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except PermissionError as error:
+        file = open(folder.with_name(f".{folder.name}.lock"), "w")  # noqa: SIM115
+    except OSError as error:
         raise UserError(f"{folder.parent}: cannot be written ({error.strerror}); set LECT_CACHE to another") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _hub(name: str, say: Callable[[str], None]) -> Path:
