@@ -40,7 +40,7 @@ def save(live: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; give a new folder for the model")
     rows = int(live.get_input_embeddings().weight.shape[0])
-    _check_ids(tokenizer, rows, str(folder))
+    _check_ids(tokenizer.get_vocab(), rows, str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -118,10 +118,11 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
                 "weights' files; config.json and weights do not belong together"
             )
     for name, parameter in live.named_parameters():
-        if not torch.isfinite(parameter).all():
+        ends = torch.stack(torch.aminmax(parameter.detach())) if parameter.numel() else parameter
+        if not torch.isfinite(ends).all():  # NaN is the least and the greatest of whatever holds it
             raise UserError(f"{folder}: tensor {name} holds NaN or infinite values; take an earlier checkpoint")
     if (folder / "tokenizer.json").exists():
-        _check_ids(load_tokenizer(folder), int(live.get_input_embeddings().weight.shape[0]), str(folder))
+        _check_ids(_vocabulary(folder), int(live.get_input_embeddings().weight.shape[0]), str(folder))
     assert isinstance(live, transformers.PreTrainedModel)
     return live.to(device).eval()
 
@@ -311,14 +312,19 @@ def _tensor(folder: Path, name: str) -> Any:
         return opened.get_tensor(name)
 
 
-def _check_ids(tokenizer: Any, rows: int, where: str) -> None:
-    """Refuse a tokenizer with ids that the embedding does not have.
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """The id of every token in tokenizer.json, read without building the tokenizer."""
+    data = read_json(folder / "tokenizer.json")
+    try:
+        vocab = data["model"]["vocab"]
+        found = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
+        return found | {token["content"]: int(token["id"]) for token in data.get("added_tokens") or ()}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{folder / 'tokenizer.json'}: is no tokenizer ({error!r}); restore the file") from error
 
-    Control tokens beyond the model's own are let be, since no text gives them: the text-only Gemma 3 models carry
-    one for images that their embedding has no row for.
-    """
-    control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    vocabulary = {token: i for token, i in tokenizer.get_vocab().items() if i < rows or i not in control}
+
+def _check_ids(vocabulary: Mapping[str, int], rows: int, where: str) -> None:
+    """Refuse a tokenizer with ids that the embedding does not have."""
     worst = max(vocabulary, key=vocabulary.__getitem__, default="")
     if vocabulary and vocabulary[worst] >= rows:
         raise UserError(
