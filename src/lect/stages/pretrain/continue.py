@@ -37,9 +37,9 @@ class Continue(PretrainStep):
     """How long to train, getting ready included, in minutes; turned into steps once, from measured speed."""
     tokens: Annotated[int | None, Range(at_least=1)] = None
     """How much to train on instead, in tokens; takes the place of minutes."""
-    learning_rate: Annotated[float, Range(above=0, at_most=1)] = 2e-4
+    learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
     """Peak learning rate of everything but embeddings and head, per update."""
-    embedding_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 2e-4
+    embedding_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
     """Peak learning rate of embeddings and head, per update."""
     batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 1024
     """Tokens of one update; the fewer, the more updates fit into the time."""
