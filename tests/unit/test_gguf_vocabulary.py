@@ -186,3 +186,12 @@ def test_another_kind_of_tokenizer_is_refused():
     rust.normalizer, rust.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     with pytest.raises(UserError, match="WordPiece"):
         gguf_vocabulary.write(PreTrainedTokenizerFast(tokenizer_object=rust), 2)
+
+
+def test_merges_of_one_piece_must_stand_together():
+    """Scores rank pieces, not merges: here ab joins before c only in one of two ways to abc."""
+    vocab = {token: i for i, token in enumerate(["a", "b", "c", "ab", "bc", "abc"])}
+    together = [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")]
+    assert gguf_vocabulary._scores(vocab, together, set()) == {"ab": 0.0, "bc": -1.0, "abc": -2.0}
+    assert gguf_vocabulary._scores(vocab, [together[0], together[2], together[1], together[3]], set()) is None
+    assert gguf_vocabulary._scores(vocab, together[:3], set()) is None

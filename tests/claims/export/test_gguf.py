@@ -78,7 +78,7 @@ def test_other_members_of_the_families(family, tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"num_key_value_heads": 1, "vocab_size": len(tokenizer), "tie_word_embeddings": False}
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    rope["original_max_position_embeddings"] = 32
+    rope["original_max_position_embeddings"] = 64  # one frequency falls between the bands
     torch.manual_seed(0)
     if family == "qwen2":
         live = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes))
