@@ -27,6 +27,7 @@ app = App(
     name="lect",
     version=__version__,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
     help="Adapt an open language model to your own text: smaller, faster and better there, with proof in one report."
     "\n\nFirst steps: `lect plan MODEL TEXT` shows what would be done, `lect adapt MODEL TEXT --out DIR` does it."
     "\n\nMODEL is a Hugging Face folder, a GGUF file, a packaged alias such as gemma-3-270m, or a hub id."

@@ -128,7 +128,7 @@ def test_the_gate_measures_rounding(tmp_path):
 def test_bf16_weights_are_exact_in_a_bf16_file(tmp_path):
     live, tokenizer = pico.build("llama")
     model = Model.write(tmp_path / "m", live.to(torch.bfloat16), tokenizer)
-    made, run = exported(model, tmp_path, dtype="bf16")
+    _, run = exported(model, tmp_path, dtype="bf16")
     assert [gate.value for gate in run.gates] == [0.0, 0.0]
 
 

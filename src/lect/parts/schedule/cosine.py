@@ -25,7 +25,7 @@ CARD = {
 class Cosine(Schedule):
     """A learning rate that rises and then falls along half a cosine."""
 
-    warmup: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.05
+    warmup: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.1
     """Share of the run over which the rate rises from near zero, in (0, 1)."""
     floor: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
     """Rate at the end, as a share of the peak."""

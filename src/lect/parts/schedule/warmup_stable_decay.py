@@ -24,7 +24,7 @@ CARD = {
 class WarmupStableDecay(Schedule):
     """A learning rate that rises, holds, and falls at the end of the run."""
 
-    warmup: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.05
+    warmup: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.1
     """Share of the run over which the rate rises from near zero, in (0, 1)."""
     decay: Annotated[float, Range(at_least=0, at_most=1)] = 0.5
     """Share of the run, at its end, over which the rate falls (sec. 4.1)."""

@@ -41,7 +41,7 @@ class Continue(PretrainStep):
     """Peak learning rate of everything but embeddings and head, per update."""
     embedding_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
     """Peak learning rate of embeddings and head, per update."""
-    batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 1024
+    batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 512
     """Tokens of one update; the fewer, the more updates fit into the time."""
     max_length: Annotated[int, Range(at_least=8, at_most=1_048_576)] = 512
     """Longest sequence in tokens; longer documents are cut into pieces of nearly equal length."""
