@@ -12,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
 
 from lect.artefacts import Model
 from lect.errors import UserError
 from lect.ops import model_folder
+from lect.ops.text import encode
 from lect.testing import pico
 
 
@@ -320,3 +322,16 @@ def test_files_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert {oct(p.stat().st_mode & 0o777) for p in model.folder.iterdir()} == {"0o640"}
+
+
+def test_a_control_token_beyond_the_rows_is_let_be_unless_it_is_put_in(tmp_path):
+    live, tokenizer = pico.build("gemma3")
+    image = AddedToken("<image_soft_token>", special=True, normalized=False)
+    tokenizer.add_tokens([image], special_tokens=True)
+    assert len(tokenizer) == live.get_input_embeddings().weight.shape[0] + 1
+    model = Model.write(tmp_path / "m", live, tokenizer)
+    model.load()
+    assert max(encode(model.tokenizer(), ["<image_soft_token>"])[0]) < len(tokenizer) - 1
+    tokenizer.eos_token = image.content
+    with pytest.raises(UserError, match="do not belong together"):
+        Model.write(tmp_path / "n", live, tokenizer)

@@ -46,7 +46,9 @@ def read(path: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Any, Any]:
             raise UserError(
                 f"{where}: tensor {stored} has shape {tuple(state[name].shape)} where {tuple(wanted.shape)} is meant"
             )
-    if extra := sorted(set(file.tensors) - taken - {"rope_freqs.weight"}):
+    if "rope_freqs.weight" in file.tensors:
+        raise UserError(f"{where}: has scaled rotary positions, which lect does not read; give the Hugging Face folder")
+    if extra := sorted(set(file.tensors) - taken):
         raise UserError(f"{where}: has tensors that {family.arch} does not know: {', '.join(extra[:3])}")
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()

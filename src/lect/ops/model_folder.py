@@ -28,6 +28,7 @@ SHARD = "5GB"
 LARGEST = 2**31  # a size in config.json above this is no size
 SLACK = 1.01  # parameters that the configuration asks for over those that the files hold
 PROBES = 64
+NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")  # control tokens that a tokenizer puts in by itself
 
 
 def save(live: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -40,7 +41,9 @@ def save(live: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; give a new folder for the model")
     rows = int(live.get_input_embeddings().weight.shape[0])
-    _check_ids(tokenizer.get_vocab(), rows, str(folder))
+    control = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    named = {str(getattr(tokenizer, f"{name}_token", None)) for name in NAMED}
+    _check_ids({t: i for t, i in tokenizer.get_vocab().items() if t not in control - named}, rows, str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -313,12 +316,20 @@ def _tensor(folder: Path, name: str) -> Any:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    """The id of every token in tokenizer.json, read without building the tokenizer."""
+    """The id of every token in tokenizer.json that can come up, read without building the tokenizer.
+
+    Control tokens that nothing names are left out, since no text gives them: the text-only Gemma 3 models carry one
+    for images that their embedding has no row for.
+    """
     data = read_json(folder / "tokenizer.json")
+    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     try:
         vocab = data["model"]["vocab"]
         found = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
-        return found | {token["content"]: int(token["id"]) for token in data.get("added_tokens") or ()}
+        values = [settings.get(f"{name}_token") for name in NAMED]
+        named = {value["content"] if isinstance(value, dict) else value for value in values}
+        added = [token for token in data.get("added_tokens") or () if not token["special"] or token["content"] in named]
+        return found | {token["content"]: int(token["id"]) for token in added}
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{folder / 'tokenizer.json'}: is no tokenizer ({error!r}); restore the file") from error
 

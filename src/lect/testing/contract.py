@@ -35,7 +35,8 @@ class Bench:
     @cache  # noqa: B019
     def model(self, family: str = "gemma3", seed: int = 0) -> Model:
         """A pico model of ``family``."""
-        return pico.model(family, self.folder / f"{family}-{seed}", seed=seed)
+        folder = self.folder / f"{family}-{seed}"
+        return Model(folder) if folder.exists() else pico.model(family, folder, seed=seed)
 
     @cache  # noqa: B019
     def corpus(self, name: str = "all") -> Corpus:

@@ -13,7 +13,6 @@ from lect.engine.cost import plan
 from lect.method import Estimate, Run, Sizes, Step, knobs
 
 if TYPE_CHECKING:
-
     from lect.engine.train import Settings
 
 
