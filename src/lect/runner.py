@@ -31,6 +31,7 @@ from lect.method import Gate, Listener, Run, Silent
 from lect.recipe import Recipe, ResolvedStep
 from lect.registry import build_step, find
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEEP_GOING = "Report"  # a broken gate on a measurement does not keep the other measurements from being made
 
 
@@ -206,8 +207,14 @@ def _flush(folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Make ``folder`` and hold its lock, so that two runs never write into one folder."""
-    (folder / "steps").mkdir(parents=True, exist_ok=True)
-    with open(folder / "steps" / ".lock", "w") as file:
+    try:
+        (folder / "steps").mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "steps" / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another --out") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -222,12 +229,12 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename or folder
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
             raise UserError(
                 f"{place}: the disk is full ({free / 1e6:.0f} MB free); make room and run the same command again, "
                 "finished steps are kept"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(f"{place}: cannot be written ({error.strerror}); give another --out") from error
         raise
