@@ -84,8 +84,8 @@ def trim() -> dict[str, Any]:
             "budgets": {"target": 0.005, "kept": 0.01},
         },
         "text": {
-            "target": {"corpus": segments(5_607, 0, 2.712, 2.712), "test": segments(623, 31, 2.708, 2.699)},
-            "kept": {"corpus": segments(666, 0, 4.42, 4.42), "test": segments(74, 5, 4.418, 4.407)},
+            "target": {"bytes_per_token": 2.712, "test": segments(623, 31, 2.708, 2.699)},
+            "kept": {"bytes_per_token": 4.42, "test": segments(74, 5, 4.418, 4.407)},
         },
     }
 

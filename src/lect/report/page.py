@@ -14,7 +14,6 @@ from lect.report.compare import compare_rows
 
 Object = dict[str, Any]
 HERE = Path(__file__).parent
-PARTS = {"corpus": "training and calibration", "test": "test"}
 ROLES = {"target": "Your text", "kept": "Kept text"}
 
 
@@ -173,14 +172,16 @@ def _vocabulary(report: Object) -> Object | None:
 
 
 def _segments(text: Object) -> list[list[str]]:
-    """Per role and part of the corpus: documents split otherwise, and bytes per token before and after."""
+    """Per role: test documents split otherwise, and bytes per token before and after."""
     rows = []
-    for role, parts in text.items():
-        for part, found in parts.items():
-            tokens = [found["bytes_per_token"][k] for k in ("before", "after")]
-            bytes_per_token = [words.MISSING if v is None else words.significant(v, 4) for v in tokens]
-            split = f"{words.count(found['resegmented_documents'])} of {words.count(found['documents'])}"
-            rows.append([ROLES.get(role, role), PARTS.get(part, part), split, *bytes_per_token])
+    for role, found in text.items():
+        test = found["test"]
+        if test["documents"] is None:
+            continue
+        tokens = [test["bytes_per_token"][k] for k in ("before", "after")]
+        bytes_per_token = [words.MISSING if v is None else words.significant(v, 4) for v in tokens]
+        split = f"{words.count(test['resegmented_documents'])} of {words.count(test['documents'])}"
+        rows.append([ROLES.get(role, role), split, *bytes_per_token])
     return rows
 
 

@@ -54,7 +54,7 @@ VOCABULARY = {
     "rows": PAIR,
     "parameters": PAIR,
     "unseen": {"budgets": Map(NUMBER), "chosen": POINT, "curve": [POINT]},
-    "text": Map(Map(SEGMENTS)),
+    "text": Map({"bytes_per_token": NUMBER, "test": SEGMENTS}),
 }
 STEP = {
     "name": TEXT,
