@@ -137,7 +137,13 @@ def test_killed_run_goes_on_and_ends_the_same(done: Path, place: Path) -> None:
 def test_interrupt_says_how_to_go_on(place: Path) -> None:
     out = place / "interrupted"
     command = [sys.executable, "-m", "lect", *map(str, adapt(place, out))]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background inherits "ignored"
+    )
     deadline = time.monotonic() + 60
     while not (out / "record.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
