@@ -9,10 +9,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lect import data
 from lect.artefacts import Sources
 from lect.errors import UserError
-
-BUNDLED = "bundled:"
 
 
 def sources(text: Iterable[str], keep: Iterable[str], scratch: Path) -> Sources:
@@ -25,10 +24,8 @@ def sources(text: Iterable[str], keep: Iterable[str], scratch: Path) -> Sources:
 
 def _files(word: str, scratch: Path) -> list[Path]:
     """The files that one word names, in a stable order."""
-    if word.startswith(BUNDLED):
-        from lect import data
-
-        return [data.path(word.removeprefix(BUNDLED))]
+    if word.startswith(data.PREFIX):
+        return [data.path(word)]
     if word == "-":
         return [_standard_input(scratch)]
     path = Path(word).expanduser()
@@ -57,9 +54,9 @@ def _standard_input(scratch: Path) -> Path:
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "standard-input.txt"
     if not sys.stdin.isatty():
-        data = sys.stdin.buffer.read()
-        if data:
-            path.write_bytes(data)
+        piped = sys.stdin.buffer.read()
+        if piped:
+            path.write_bytes(piped)
     if not path.exists():
         raise UserError("-: nothing came through standard input; pipe text into lect")
     return path

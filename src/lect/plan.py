@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lect import artefacts, inputs, machine, models, recipe, registry
+from lect import artefacts, data, inputs, machine, models, recipe, registry
 from lect.artefacts import Model
 from lect.errors import UserError
 from lect.method import Run, Sizes
 
-GENERAL = "bundled:en"
+GENERAL = data.GENERAL["en"]
 """Kept text where the user names none: the strong language of the open models is English."""
 MINUTES = 10.0
 SAMPLE_BYTES = 400_000

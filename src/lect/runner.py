@@ -173,9 +173,8 @@ def _open_record(
 def _publish(source: Path, target: Path) -> None:
     """Show a folder, or the one file of that name in it, under ``target``: linked where it can be, else copied."""
     temporary = target.with_name(f".{target.name}.tmp")
-    for old in (temporary,):
-        shutil.rmtree(old, ignore_errors=True)
-        old.unlink(missing_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.unlink(missing_ok=True)
     if (source / target.name).is_file():
         _link(source / target.name, temporary)
         os.replace(temporary, target)

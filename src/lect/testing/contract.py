@@ -20,7 +20,7 @@ from typing import Any
 from lect import artefacts
 from lect.artefacts import Artefact, Corpus, Document, Model, Report, Sources
 from lect.errors import UserError
-from lect.method import OneOf, Part, Range, Run, Step
+from lect.method import OneOf, Part, Range, Run
 from lect.registry import MethodInfo, build_step, check_part, parts
 from lect.testing import pico
 
@@ -273,8 +273,3 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(inner)
     elif isinstance(value, int | float):
         yield value
-
-
-def is_step(info: MethodInfo) -> bool:
-    """Whether the method's class is a step."""
-    return issubclass(info.load(), Step)
