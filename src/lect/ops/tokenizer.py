@@ -34,7 +34,7 @@ from typing import Any
 
 from lect.errors import UserError
 
-__all__ = ["Cut", "Vocabulary", "letters_by_script", "script"]
+__all__ = ["Cut", "Vocabulary", "letters_by_script", "renumber", "script"]
 
 PLACEHOLDER = re.compile(r"[^\w]*_*(unused|reserved)[a-z_ ]*_?\d+[^\w]*", re.IGNORECASE)
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -366,7 +366,7 @@ class Vocabulary:
             added.append({**token, "id": new[token["content"]]})
         data["added_tokens"] = sorted(added, key=lambda token: int(token["id"]))
         numbers = {old: n for n, old in reversed(list(enumerate(origin)))}
-        _renumber(data, numbers)
+        renumber(data, numbers)
         # The library reads "model" last, as it was written.
         return Cut({**data, "model": model}, origin)
 
@@ -394,7 +394,7 @@ def _named(data: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield from zip(entry["tokens"], (int(i) for i in entry["ids"]), strict=True)
 
 
-def _renumber(data: dict[str, Any], numbers: Mapping[int, int]) -> None:
+def renumber(data: dict[str, Any], numbers: Mapping[int, int]) -> None:
     """Write the new ids into padding and post-processors, in place."""
     if isinstance(data.get("padding"), dict):
         data["padding"]["pad_id"] = numbers[data["padding"]["pad_id"]]

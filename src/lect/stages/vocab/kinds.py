@@ -3,6 +3,7 @@
 
 A method of kind :class:`VocabStep` returns a :class:`~lect.ops.tokenizer.Cut`: the new ``tokenizer.json`` and the
 old id of each new one (-1 for a new token). A method of kind :class:`VocabSubset` only says which tokens to keep.
+A method of kind :class:`VocabNew` adds tokens, and an ``init/…`` part makes their first rows.
 The kind reads the text, moves embedding and head rows, rewrites every id that configuration, generation settings,
 post-processor and padding name, gates on the proof, and reports. Test text is read after all is decided.
 """
@@ -13,7 +14,7 @@ import inspect
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 
 from lect.artefacts import Artefact, Corpus, Model
 from lect.errors import UserError
-from lect.method import Estimate, Run, Sizes, Step, knobs
+from lect.method import Estimate, Part, PartSpec, Run, Sizes, Step, knobs
+from lect.ops.growth import pieces
 from lect.ops.rows import embedding_rows, named_ids, with_rows
-from lect.ops.text import byte_count, encode
+from lect.ops.text import backend, byte_count, encode
 from lect.ops.tokenizer import PLACEHOLDER, Cut, Vocabulary, literals
+from lect.parts.init.kind import NewTokens
 
-__all__ = ["Survey", "VocabStep", "VocabSubset"]
+__all__ = ["Survey", "VocabNew", "VocabStep", "VocabSubset"]
 
 Ids = NDArray[np.int32]
 ROLES = ("target", "kept")
@@ -42,6 +45,9 @@ class Survey:
     """What a method knows when it decides: the tokenizer, the text in its tokens, and what may not go."""
 
     vocabulary: Vocabulary
+    tokenizer: Any
+    texts: dict[str, list[str]]
+    """The training documents (those of no split too), by role."""
     train: dict[str, list[Ids]]
     """Token ids of each training document (those of no split too), by role."""
     calibration: dict[str, list[Ids]]
@@ -70,6 +76,9 @@ class VocabStep(Step):
     def surgery(self, survey: Survey, run: Run) -> Cut:
         """Decide the new tokenizer and where each of its rows comes from."""
         raise NotImplementedError
+
+    def fill(self, new: Any, live: Any, survey: Survey, made: Any, origin: list[int], run: Run) -> None:
+        """Make the first rows of new tokens, in place; a step without new tokens has nothing to do."""
 
     def estimate(self, sizes: Sizes) -> Estimate:
         """Seconds from bytes of text; rows by Heaps' law, with constants measured on the bundled text."""
@@ -102,9 +111,9 @@ class VocabStep(Step):
         origin = [*cut.origin, *survey.nameless]
         numbers = {old: n for n, old in reversed(list(enumerate(origin))) if old >= 0}
         new = with_rows(live, origin, numbers)
-        for name, value in _proof(survey, corpus, tokenizer, made, origin).items():
-            if name in self.gates:
-                run.gate(name, value, run.limit(name, self.gates[name][0]))
+        self.fill(new, live, survey, made, origin, run)
+        for name, value in _proof(self.gates, survey, corpus, tokenizer, made, origin).items():
+            run.gate(name, value, run.limit(name, self.gates[name][0]))
         difference = _logits_difference(live, new, survey, origin, numbers)
         run.gate("kept_logits", difference, run.limit("kept_logits", self.gates["kept_logits"][0]))
         rows, before, after = embedding_rows(live), live.num_parameters(), new.num_parameters()
@@ -137,6 +146,53 @@ class VocabSubset(VocabStep):
         return survey.vocabulary.cut(survey.vocabulary.ancestors(chosen))
 
 
+@knobs
+class VocabNew(VocabStep):
+    """A step that gives the model tokens that it did not have."""
+
+    gates: ClassVar[dict[str, tuple[float, str]]] = {
+        **VocabStep.gates,
+        "decoding": (0.0, "documents of the corpus (all but test) that decode to something else than before"),
+        "longer": (1.0, "tokens of the target text (all but test), over those of the tokenizer before"),
+    }
+
+    init: Annotated[PartSpec, Part("init")] = "subword_mean"
+    """How the first input rows of new tokens are made (tied tables: the only ones)."""
+    head_init: Annotated[PartSpec, Part("init")] = "subword_mean"
+    """How the first output rows of new tokens are made where the head is a table of its own."""
+
+    def fill(self, new: Any, live: Any, survey: Survey, made: Any, origin: list[int], run: Run) -> None:
+        """Ask the initialisers for the rows of both tables; what is not finite is refused by the part's name."""
+        fresh = [n for n, i in enumerate(origin) if i < 0]
+        if not fresh:
+            return
+        after = Vocabulary.read(made)
+        spelled = pieces(survey.vocabulary, survey.tokenizer, after, [after.strings[n] for n in fresh])
+        tables = [("input", self.init, live.get_input_embeddings(), new.get_input_embeddings())]
+        head = live.get_output_embeddings()
+        if head is not None and head.weight is not tables[0][2].weight:
+            tables.append(("output", self.head_init, head, new.get_output_embeddings()))
+        for side, spec, old_table, new_table in tables:
+            tokens = NewTokens(
+                old=survey.vocabulary,
+                new=after,
+                origin=origin,
+                pieces=spelled,
+                old_tokenizer=survey.tokenizer,
+                new_tokenizer=made,
+                texts=survey.texts["target"],
+                live=live,
+                side=side,
+                seed=run.seed,
+            )
+            with torch.random.fork_rng(devices=[]):
+                rows_md = run.part("init", spec).rows(old_table.weight.detach().float(), tokens)
+            if not bool(torch.isfinite(rows_md).all()):
+                raise UserError(f"vocab: init {spec} made rows that are no numbers; choose another initialiser")
+            with torch.no_grad():
+                new_table.weight[torch.tensor(fresh)] = rows_md.to(new_table.weight.dtype)
+
+
 def rebuilt(tokenizer: Any, data: dict[str, Any]) -> Any:
     """A ``PreTrainedTokenizerFast`` around a new ``tokenizer.json`` with the settings of ``tokenizer``."""
     from tokenizers import Tokenizer
@@ -164,7 +220,8 @@ def _survey(tokenizer: Any, live: Any, corpus: Corpus) -> Survey:
     vocabulary = Vocabulary.read(tokenizer)
     rows = embedding_rows(live)
     usable = frozenset(i for i in vocabulary.strings if i < rows)
-    train = {r: [*_encoded(tokenizer, corpus.texts(r, "train") + corpus.texts(r, ""))] for r in ROLES}
+    texts = {r: corpus.texts(r, "train") + corpus.texts(r, "") for r in ROLES}
+    train = {r: [*_encoded(tokenizer, texts[r])] for r in ROLES}
     calibration = {r: [*_encoded(tokenizer, corpus.texts(r, "calibration"))] for r in ROLES}
     if not any(len(ids) for ids in train["target"]):
         raise UserError("vocab: the corpus has no training text in the target role; give more text")
@@ -184,6 +241,8 @@ def _survey(tokenizer: Any, live: Any, corpus: Corpus) -> Survey:
         )
     return Survey(
         vocabulary=vocabulary,
+        tokenizer=tokenizer,
+        texts=texts,
         train=train,
         calibration=calibration,
         fixed=frozenset(fixed),
@@ -209,22 +268,40 @@ def _generation(live: Any) -> dict[str, Any]:
     return dict(config.to_dict()) if config is not None else {}
 
 
-def _proof(survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]) -> dict[str, int]:
-    """Count the documents that segment differently, and the texts (every old token too) that became unknown."""
+def _proof(
+    asked: Collection[str], survey: Survey, corpus: Corpus, old: Any, new: Any, origin: list[int]
+) -> dict[str, float]:
+    """Measure those of the gates in ``asked`` that need both tokenizers alone.
+
+    ``unknown`` counts texts (every old token is one too) that became unknown, ``segmentation`` documents that segment
+    differently, ``decoding`` those that decode differently; ``longer`` is the ratio of target tokens.
+    """
     was, now = survey.vocabulary.unknown, Vocabulary.read(new).unknown
     back = np.asarray(origin, dtype=np.int32)
-    differ = lost = 0
+    differ = lost = garbled = 0
+    count = {"before": 0, "after": 0}
     for role in ROLES:
         for splits, known in ((("train", ""), survey.train), (("calibration",), survey.calibration)):
             texts = [t for split in splits for t in corpus.texts(role, split)]
             for before, after in zip(known[role], _encoded(new, texts), strict=True):
                 differ += not np.array_equal(before, back[after])
                 lost += now is not None and bool((after == now).any()) and not bool((before == was).any())
+                if role == "target":
+                    count["before"] += len(before)
+                    count["after"] += len(after)
+                if "decoding" in asked:
+                    garbled += _decoded(old, before) != _decoded(new, after)
     if now is not None:
         tokens = sorted({survey.vocabulary.surface(token) for token in survey.vocabulary.strings.values()})
         unknown = [t for t, after in zip(tokens, _encoded(new, tokens), strict=True) if bool((after == now).any())]
         lost += sum(not bool((before == was).any()) for before in _encoded(old, unknown))
-    return {"unknown": lost, "segmentation": differ}
+    measured = {"unknown": lost, "segmentation": differ, "decoding": garbled}
+    longer = {"longer": count["after"] / max(1, count["before"])}
+    return {name: float(value) for name, value in (measured | longer).items() if name in asked}
+
+
+def _decoded(tokenizer: Any, ids: Ids) -> str:
+    return str(backend(tokenizer).decode(ids.tolist(), skip_special_tokens=False))
 
 
 def _logits_difference(live: Any, new: Any, survey: Survey, origin: list[int], numbers: dict[int, int]) -> float:
