@@ -62,13 +62,13 @@ def at_least(bound: float) -> Goal:
 
 
 def comparisons() -> dict[str, ModuleType]:
-    """Every comparison in this folder by name: the files that hold a CONFIG and a ``measure``."""
+    """Every comparison by name: the files that hold a CONFIG and a ``measure``; ``vocab/x.py`` is ``vocab_x``."""
     found = {}
-    for path in sorted(HERE.glob("*.py")):
+    for path in sorted(HERE.rglob("*.py")):
         source = path.read_text("utf-8")
         if "\nCONFIG" in source and "\ndef measure(" in source:
-            module = importlib.import_module(f"bench.{path.stem}")
-            found[path.stem] = module
+            parts = path.relative_to(HERE).with_suffix("").parts
+            found["_".join(parts)] = importlib.import_module(".".join(("bench", *parts)))
     return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "ORDER", 50), item[0])))
 
 
@@ -157,7 +157,7 @@ def run(name: str, module: ModuleType, force: bool = False) -> tuple[dict[str, A
         "seconds": round(time.monotonic() - clock, 1),
         "command": f"python -m bench {name}",
         "commit": git("rev-parse", "HEAD"),
-        "changes_on_top": bool(git("status", "--porcelain", "--", "src", "bench/*.py")),
+        "changes_on_top": bool(git("status", "--porcelain", "--", "src", ":(glob)bench/**/*.py")),
         "machine": before,
         "quiet": before["load_average"][0] <= QUIET,
         "load_average_after": list(os.getloadavg()),

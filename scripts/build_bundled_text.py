@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,11 +39,20 @@ PACKAGES = {
         "4:7.4.7-1+deb12u14",
         "8faa840285734d6cfe1ed25537b48f07e74bd6412e3917bf8e5f8a653f7b3712",
     ),
+    "libreoffice-help-km": ("4:7.4.7-1+deb12u14", "58700c6513c15d78e6dbbfda82b05f45fcb5a8acf0832f3dca50918d71e27f50"),
     "r-cran-janeaustenr": ("1.0.0-1", "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95"),
+}
+# language -> package of its help, folder in it, how Unicode's names of its letters begin (None: Latin, as in English)
+HELPS: dict[str, tuple[str, str, str | None]] = {
+    "eu": ("libreoffice-help-eu", "eu", None),
+    "en": ("libreoffice-help-en-us", "en-US", None),
+    "km": ("libreoffice-help-km", "km", "KHMER"),
 }
 
 ENGLISH_HELP = 3  # one page of the English help in so many, by hash; a novel is the rest
 SHORTEST_DOCUMENT = 200  # characters
+TRANSLATABLE = 3  # words; a paragraph of at least so many should have been translated
+OWN_SCRIPT = 0.5  # share of a page's letters and marks; a page with less of its own script is left out
 REPEATED_PARAGRAPH = 40  # characters; a paragraph at least this long is kept once
 LONGEST_CELL = 60  # characters; a table row of cells no longer than this becomes one line
 PASSAGE = 4000  # characters; books are cut into passages of about this size, at paragraph ends
@@ -67,14 +78,14 @@ def squeeze(text: str) -> str:
 # -- packages ---------------------------------------------------------------------------------------------------
 
 
-def find_debs(folder: Path | None, scratch: Path) -> dict[str, Path]:
+def find_debs(packages: dict[str, tuple[str, str]], folder: Path | None, scratch: Path) -> dict[str, Path]:
     """The .deb of every package, checked against its sha256; fetched with apt-get where no folder is given."""
     if folder is None:
-        names = [f"{name}={version}" for name, (version, _) in PACKAGES.items()]
+        names = [f"{name}={version}" for name, (version, _) in packages.items()]
         subprocess.run(["apt-get", "download", *names], cwd=scratch, check=True)
         folder = scratch
     found = {}
-    for name, (version, wanted) in PACKAGES.items():
+    for name, (version, wanted) in packages.items():
         files = sorted(folder.glob(f"{name}_*.deb"))
         if not files:
             sys.exit(f"no {name}_*.deb in {folder}; get version {version} of the Debian package {name}")
@@ -163,6 +174,11 @@ def help_pages(deb: Path, language: str) -> Pages:
     return dict(sorted(pages.items()))
 
 
+def english_paragraphs(pages: Pages) -> set[str]:
+    """What stands in the English help and should stand in no translation."""
+    return {text for parts in pages.values() for text, _ in parts if len(text.split()) >= TRANSLATABLE}
+
+
 def keep_once(pages: Pages, unwanted: set[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Pages without unwanted paragraphs, and with each long paragraph only where it was written.
 
@@ -187,6 +203,39 @@ def keep_once(pages: Pages, unwanted: set[str]) -> tuple[dict[str, list[str]], d
             else:
                 lines.append(text)
         kept[page] = lines
+    return kept, counts
+
+
+def own_share(text: str, script: str | tuple[str, ...]) -> float:
+    """Which share of the letters and combining marks of a text is of a script; 0 for a text without any."""
+    found = Counter(char for char in text if unicodedata.category(char)[0] in "LM")
+    own = sum(count for char, count in found.items() if unicodedata.name(char, "").startswith(script))
+    return own / max(1, found.total())
+
+
+def only_translated(
+    pages: dict[str, list[str]], script: str | tuple[str, ...]
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Pages in one script: without broken paragraphs and those in other scripts, then without pages mostly in others.
+
+    An old translation holds English that has since changed in the English pages, so comparing is not enough. Names of
+    functions and programs stay, and so does a short paragraph on a page that is otherwise translated.
+    """
+    kept: dict[str, list[str]] = {}
+    counts = {"broken": 0, "foreign": 0, "foreign_pages": 0}
+    for page, lines in pages.items():
+        good = []
+        for line in lines:
+            if any(unicodedata.category(char) == "Cc" for char in line):
+                counts["broken"] += 1
+            elif len(line.split()) >= TRANSLATABLE and not own_share(line, script):
+                counts["foreign"] += 1
+            else:
+                good.append(line)
+        if len("\n".join(good)) < SHORTEST_DOCUMENT or own_share("\n".join(good), script) >= OWN_SCRIPT:
+            kept[page] = good
+        else:
+            counts["foreign_pages"] += 1
     return kept, counts
 
 
@@ -247,15 +296,17 @@ def strings(record: bytes) -> list[str]:
 
 def build(debs: dict[str, Path]) -> tuple[dict[str, list[dict[str, str]]], dict[str, dict[str, int]]]:
     """Language -> documents in their order, and what was counted on the way."""
-    helps = {"eu": "libreoffice-help-eu", "en": "libreoffice-help-en-us"}
-    pages = {"eu": help_pages(debs[helps["eu"]], "eu"), "en": help_pages(debs[helps["en"]], "en-US")}
-    english = {text for parts in pages["en"].values() for text, _ in parts if len(text.split()) >= 3}
+    pages = {language: help_pages(debs[package], folder) for language, (package, folder, _) in HELPS.items()}
+    english = english_paragraphs(pages["en"])
     counts: dict[str, dict[str, int]] = {}
     found: dict[str, list[tuple[str, str, str, str]]] = {}
-    for language, unwanted in (("eu", english), ("en", set[str]())):
-        kept, counts[language] = keep_once(pages[language], unwanted)
+    for language, (package, _, script) in HELPS.items():
+        kept, counts[language] = keep_once(pages[language], set() if language == "en" else english)
+        if script is not None:
+            kept, left_out = only_translated(kept, script)
+            counts[language] |= left_out
         found[language] = [
-            (f"help/{page}", "\n".join(lines), helps[language], "MPL-2.0")
+            (f"help/{page}", "\n".join(lines), package, "MPL-2.0")
             for page, lines in kept.items()
             if language != "en" or hashlib.sha256(page.encode()).digest()[0] % ENGLISH_HELP == 0
         ]
@@ -292,10 +343,17 @@ def facts(documents: dict[str, list[dict[str, str]]], counts: dict[str, dict[str
             own = [d for d in items if d["source"] == source]
             size = sum(len(d["text"].encode()) for d in own)
             rows.append(f"| `{language}.jsonl.zst` | {source} | {own[0]['licence']} | {len(own):,} | {size:,} |")
-    words = {"repeated": "stood on another page too", "as_in_english": "not translated, word for word as in English"}
+    words = {
+        "repeated": "stood on another page too",
+        "as_in_english": "not translated, word for word as in English",
+        "foreign": f"of {TRANSLATABLE} words or more without a letter of the language's script",
+        "broken": "with broken characters",
+    }
     for language, numbers in counts.items():
-        left = ", ".join(f"{numbers[key]:,} {text}" for key, text in words.items() if numbers[key])
+        left = ", ".join(f"{numbers[key]:,} {text}" for key, text in words.items() if numbers.get(key))
         rows += ["", f"`{language}`: of {numbers['paragraphs']:,} help paragraphs left out: {left};"]
+        if numbers.get("foreign_pages"):
+            rows += [f"then {numbers['foreign_pages']:,} pages with less than {OWN_SCRIPT:.0%} of their letters in it;"]
         rows += [f"then {numbers['too_short']:,} pages and entries of less than {SHORTEST_DOCUMENT} characters."]
     sums = [f"{hashlib.sha256(lines_of(items)).hexdigest()}  {language}.jsonl" for language, items in documents.items()]
     return "\n".join([*rows, "", "sha256 of the files when unpacked:", "", "```", *sums, "```"])
@@ -308,7 +366,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with the files there and write nothing")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        documents, counts = build(find_debs(options.debs, Path(scratch)))
+        documents, counts = build(find_debs(PACKAGES, options.debs, Path(scratch)))
     readme = DATA / "README.md"
     before, _, after = readme.read_text("utf-8").partition(BEGIN)
     text = before + BEGIN + "\n" + facts(documents, counts) + "\n" + END + after.partition(END)[2]

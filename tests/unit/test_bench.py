@@ -93,7 +93,7 @@ def test_goals_are_bounds() -> None:
 
 def test_every_comparison_is_whole() -> None:
     found = harness.comparisons()
-    assert {"adapt", "startup", "trainer_usual", "trainer_tuned"} <= set(found)
+    assert {"adapt", "startup", "trainer_usual", "trainer_tuned", "vocab_languages"} <= set(found)
     for name, comparison in found.items():
         assert json.loads(json.dumps(comparison.CONFIG)) is not None, name
         assert all(isinstance(goal, harness.Goal) for goal in comparison.GOALS.values()), name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled text: real Basque and English text inside the package, its licences beside it (README.md here)."""
+"""The bundled text: real Basque, English and Khmer text inside the package, its licences beside it (README.md here)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lect.errors import UserError
 
 PREFIX = "bundled:"
 
-FILES: dict[str, str] = {"eu": "eu.jsonl.zst", "en": "en.jsonl.zst"}
+FILES: dict[str, str] = {"eu": "eu.jsonl.zst", "en": "en.jsonl.zst", "km": "km.jsonl.zst"}
 """Language code -> file, in the folder of this module."""
 
 GENERAL: dict[str, str] = {"en": "bundled:en"}
