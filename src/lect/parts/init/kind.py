@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lect.ops.tokenizer import Vocabulary
+
+
+def _silent(done: float, total: float, unit: str = "step", **values: Any) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class NewTokens:
     side: str
     """``input`` for the embedding table (and for tied tables), ``output`` for the rows of an untied head."""
     seed: int
+    progress: Callable[..., None] = _silent
+    """Shows how far a long task is: done, total, unit, further values by name."""
 
     @cached_property
     def ids(self) -> list[int]:

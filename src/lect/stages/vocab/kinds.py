@@ -184,6 +184,7 @@ class VocabNew(VocabStep):
                 live=live,
                 side=side,
                 seed=run.seed,
+                progress=run.progress,
             )
             with torch.random.fork_rng(devices=[]):
                 rows_md = run.part("init", spec).rows(old_table.weight.detach().float(), tokens)
