@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the generated pages of the documentation: methods, command line, recipes, report.json, measured figures.
+"""Write the generated pages of the documentation: methods, laws, command line, recipes, report.json, figures.
 
     python scripts/build_docs.py          # write docs/methods/ and docs/reference/
     python scripts/build_docs.py --check  # write nothing; exit 1 and name the pages that are stale
 
 Everything comes from source text: cards and knobs through the registry, verbs from `cli.py`, names from
-`report/shape.py`, recipes and bench results from their files. Neither torch nor any method is imported.
+`report/shape.py`, laws, recipes and bench results from their files. Neither torch nor any method is imported.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def pages() -> dict[str, str]:
     found = {"methods/index.md": method_index()}
     for info in registry.methods().values():
         found[f"methods/{info.name}.md"] = method_page(info)
+    found["reference/laws.md"] = laws_page()
     found["reference/cli.md"] = cli_page()
     found["reference/recipes.md"] = recipes_page()
     found["reference/report-json.md"] = report_page()
@@ -115,6 +116,36 @@ def method_page(info: MethodInfo) -> str:
     if info.gates:
         lines += ["", "## Budgets", "", "| budget | limit | what is measured |", "|---|---:|---|"]
         lines += [f"| `{gate}` | {limit:g} | {cell(doc)} |" for gate, (limit, doc) in info.gates.items()]
+    return "\n".join(lines)
+
+
+def first_line(node: ast.FunctionDef) -> str:
+    """The first line of a docstring, on which it says what the user gets."""
+    return (ast.get_docstring(node) or "").split("\n\n")[0]
+
+
+def laws_page() -> str:
+    """Every law: what it gives, claim, paper, differences, functions."""
+    lines = [
+        "# Laws",
+        "",
+        "Published laws as plain functions, from sizes to a prediction: `from lect.laws import NAME`.",
+    ]
+    lines += ["They need no model, and no step of a recipe asks them."]
+    for path in sorted((ROOT / "src" / "lect" / "laws").glob("[!_]*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        values = {ast.unparse(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
+        card = ast.literal_eval(values["CARD"])
+        lines += ["", f"## {path.stem}", "", f"**{card['title']}**", "", ast.get_docstring(tree) or ""]
+        lines += ["", f"**Claim.** {card['claim']}", "", f"**Paper.** {card['paper']}", ""]
+        lines += ["**Differs from the paper.**", "", *(f"- {sentence}" for sentence in card["differs"])]
+        lines += ["", f"Version {card['version']}.", "", "| function | what it gives |", "|---|---|"]
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                for argument in [*node.args.args, *([node.args.vararg] if node.args.vararg else [])]:
+                    argument.annotation = None
+                call = f"{node.name}({ast.unparse(node.args)})"
+                lines.append(f"| `{cell(call)}` | {cell(first_line(node))} |")
     return "\n".join(lines)
 
 

@@ -21,6 +21,9 @@ CLAIMS = {
     for path in sorted((ROOT / "tests" / "claims").glob("*/test_*.py"))
 }
 OWN = {name: info for name, info in registry.methods().items() if info.module.startswith("lect.")}
+LAWS = {
+    f"laws/{path.stem}": path for path in sorted((ROOT / "src/lect/laws").glob("*.py")) if path.name != "__init__.py"
+}
 
 
 def tracked() -> list[Path]:
@@ -48,8 +51,8 @@ def lines(path: Path) -> int:
     return len(path.read_text("utf-8").splitlines())
 
 
-def test_methods_and_claim_tests_are_the_same_set() -> None:
-    assert sorted(CLAIMS) == sorted(OWN)
+def test_methods_laws_and_claim_tests_are_the_same_set() -> None:
+    assert sorted(CLAIMS) == sorted([*OWN, *LAWS])
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -63,7 +66,8 @@ def test_every_claim_file_tests_and_asserts(name: str) -> None:
 
 def test_methods_are_small() -> None:
     sizes = {name: lines(info.path) for name, info in OWN.items()}
-    assert {name: size for name, size in sizes.items() if size > LARGEST_METHOD} == {}
+    laws = {name: lines(path) for name, path in LAWS.items()}
+    assert {name: size for name, size in (sizes | laws).items() if size > LARGEST_METHOD} == {}
     assert statistics.median(sizes.values()) <= MEDIAN_METHOD
 
 
@@ -84,6 +88,18 @@ def test_a_method_imports_no_other_method(name: str) -> None:
             elsewhere = module.startswith(("lect.stages.", "lect.parts."))
             assert not elsewhere or module == own or module.startswith(f"{own}."), f"{name} imports {module}"
             assert not module.startswith(("lect.registry", "lect.runner", "lect.recipe", "lect.cli", "lect.plan"))
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_law_has_a_card_and_needs_nothing_heavy(name: str) -> None:
+    tree = ast.parse(LAWS[name].read_text("utf-8"))
+    cards = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CARD"
+    ]
+    assert [set(ast.literal_eval(card)) for card in cards] == [{"title", "paper", "claim", "differs", "version"}]
+    code = f"import sys, lect.{name.replace('/', '.')}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "pyarrow", "lect.registry", "lect.runner"} & set(done.stdout.split())
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
