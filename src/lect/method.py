@@ -143,7 +143,7 @@ def knob_of(name: str, hint: Any, default: Any = None) -> Knob:
         hint, *notes = typing.get_args(hint)
         bound = next((n for n in notes if isinstance(n, Range | OneOf | Part)), None)
     if isinstance(bound, Part):
-        return Knob(name=name, type="part", bound=bound, default=default)
+        return Knob(name=name, type="part", optional=type(None) in typing.get_args(hint), bound=bound, default=default)
     optional = False
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         kinds = [a for a in typing.get_args(hint) if a is not type(None)]

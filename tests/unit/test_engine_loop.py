@@ -62,7 +62,7 @@ def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
                 optimizer=watcher,
                 data=Fixed(batches),
                 probes={},
-                schedule=None,
+                schedules=[],
                 rows=len(batches),
                 compile=False,
                 evaluations=1,
@@ -70,7 +70,7 @@ def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
                 matmul_parameters=1,
                 attention_width=1,
             )
-            value, _ = loop._step(0, 1, 1.0)
+            value, _ = loop._step(0, 1, 0.5)
             assert value == pytest.approx(total, rel=1e-5)
             for name, grad in expected.items():
                 torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)

@@ -40,7 +40,7 @@ def test_equals_torch_adamw_with_clipping():
     reference = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
     for step in range(20):
         grads = gradients(step)
-        optimizer.step(step + 1, 1.0, grads, optimizer.norm(grads))
+        optimizer.step(step + 1, [1.0, 1.0], grads, optimizer.norm(grads))
         for parameter, grad in zip(theirs, grads.values(), strict=True):
             parameter.grad = grad.clone()
         torch.nn.utils.clip_grad_norm_(theirs, 1.0)
@@ -55,7 +55,7 @@ def test_small_updates_are_not_lost_in_bf16():
     optimizer = build(pair, dtype=torch.bfloat16)
     for step in range(200):
         grads = {name: torch.ones_like(g) for name, g in gradients(0).items()}
-        optimizer.step(step + 1, 1e-4, grads, optimizer.norm(grads))
+        optimizer.step(step + 1, [1e-4, 1e-4], grads, optimizer.norm(grads))
     assert pair[0].dtype == torch.bfloat16
     optimizer.release()
     assert pair[0].dtype == torch.float32
@@ -67,7 +67,7 @@ def test_a_rate_of_zero_changes_nothing_and_reset_forgets():
     pair = parameters()
     start = [p.detach().clone() for p in pair]
     optimizer = build(pair, dtype=torch.bfloat16)
-    optimizer.step(1, 0.0, gradients(0), 1.0)
+    optimizer.step(1, [0.0, 0.0], gradients(0), 1.0)
     optimizer.reset()
     assert all(not m.any() for m in (*optimizer.first.values(), *optimizer.second.values()))
     optimizer.release()
@@ -78,13 +78,43 @@ def test_restored_state_goes_on_bit_identically():
     whole, broken = parameters(), parameters()
     one, other = build(whole, dtype=torch.bfloat16), build(broken, dtype=torch.bfloat16)
     for step in range(6):
-        one.step(step + 1, 1.0, gradients(step), 1.0)
+        one.step(step + 1, [1.0, 1.0], gradients(step), 1.0)
         if step < 3:
-            other.step(step + 1, 1.0, gradients(step), 1.0)
+            other.step(step + 1, [1.0, 1.0], gradients(step), 1.0)
     fresh = parameters()
     again = build(fresh, dtype=torch.bfloat16)
     again.restore({name: tensor.clone() for name, tensor in other.state().items()})
     assert torch.equal(fresh[0].float(), broken[0].float())
     for step in range(3, 6):
-        again.step(step + 1, 1.0, gradients(step), 1.0)
+        again.step(step + 1, [1.0, 1.0], gradients(step), 1.0)
     assert all(torch.equal(one.state()[name], again.state()[name]) for name in one.state())
+
+
+def test_rows_of_one_table_move_each_at_their_own_rate():
+    """Two groups that share a table, against two tables of their own."""
+    generator = torch.Generator().manual_seed(3)
+    table = torch.nn.Parameter(torch.randn(10, 4, generator=generator))
+    parts = [torch.nn.Parameter(table.detach()[rows].clone()) for rows in ([0, 1, 2, 6, 7, 8, 9], [3, 4, 5])]
+    shared = AdamW(
+        [
+            Group(names=("t",), parameters=(table,), learning_rate=1e-3, weight_decay=0.0, rows=((0, 3), (6, 10))),
+            Group(names=("t",), parameters=(table,), learning_rate=1e-1, weight_decay=0.0, rows=((3, 6),)),
+        ],
+        clip=0.0,
+        **KNOBS,
+    )
+    apart = AdamW(
+        [
+            Group(names=("old",), parameters=(parts[0],), learning_rate=1e-3, weight_decay=0.0),
+            Group(names=("new",), parameters=(parts[1],), learning_rate=1e-1, weight_decay=0.0),
+        ],
+        clip=0.0,
+        **KNOBS,
+    )
+    for step in range(5):
+        grad = torch.randn(10, 4, generator=generator)
+        shared.step(step + 1, [1.0, 0.5], {"t": grad}, 1.0)
+        apart.step(step + 1, [1.0, 0.5], {"old": grad[[0, 1, 2, 6, 7, 8, 9]], "new": grad[3:6]}, 1.0)
+    assert torch.equal(table[[0, 1, 2, 6, 7, 8, 9]], parts[0])
+    assert torch.equal(table[3:6], parts[1])
+    assert len(shared.named()) == 1

@@ -12,8 +12,9 @@ import math
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,11 +28,17 @@ from lect.errors import UserError
 
 if TYPE_CHECKING:
     from lect.method import Run
-    from lect.parts.schedule.kind import Schedule
 
 TIMED_STEPS = 3
 FEWEST_STEPS = 10
 POINTS = 400
+
+
+class Rates(Protocol):
+    """What says how high a group's learning rate is."""
+
+    def rate(self, progress: float) -> float:
+        """The multiplier of the peak when ``progress`` (0 to 1) of the run is behind."""
 
 
 @dataclass
@@ -71,7 +78,8 @@ class Loop:
     optimizer: AdamW
     data: Replay
     probes: dict[str, Probe]
-    schedule: Schedule
+    schedules: Sequence[Rates]
+    """One for each group of the optimizer."""
     rows: int
     compile: bool
     evaluations: int
@@ -88,7 +96,7 @@ class Loop:
             self._compile()
         try:
             with warnings.catch_warnings(action="ignore"):  # the compiler's own, on gradients it looks at
-                self._step(0, 1, 0.0)
+                self._step(0, 1, None)
         except UserError:
             raise
         except Exception as error:
@@ -97,12 +105,12 @@ class Loop:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             self.run.say(f"torch.compile does not work here, so training runs uncompiled and slower: {reason[0][:200]}")
             self._uncompile()
-            self._step(0, 1, 0.0)
+            self._step(0, 1, None)
         compiled = time.monotonic() - start
         times = []
         for number in range(TIMED_STEPS):
             start = time.monotonic()
-            self._step(number, 1, 0.0)
+            self._step(number, 1, None)
             times.append(time.monotonic() - start)
         self.optimizer.reset()
         return compiled, statistics.median(times)
@@ -135,7 +143,7 @@ class Loop:
                 step = self.record.step
                 began = time.monotonic()
                 whole = False
-                value, batches = self._step(step, step + 1, self.schedule.rate((step + 0.5) / steps))
+                value, batches = self._step(step, step + 1, (step + 0.5) / steps)
                 self._count(value, batches, began, started)
                 whole = True
                 self._show(steps, value)
@@ -151,8 +159,11 @@ class Loop:
         self.record.seconds = time.monotonic() - started
         return self.record
 
-    def _step(self, step: int, count: int, multiplier: float) -> tuple[float, list[Batch]]:
-        """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token."""
+    def _step(self, step: int, count: int, progress: float | None) -> tuple[float, list[Batch]]:
+        """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token.
+
+        ``progress`` (0 to 1) sets the learning rates; None sets them to zero.
+        """
         batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
@@ -182,7 +193,8 @@ class Loop:
                 f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}; the last checkpoint is kept; "
                 "lower learning_rate, or drop these documents"
             )
-        self.optimizer.step(count, multiplier, grads, norm)
+        rates = [0.0 if progress is None else schedule.rate(progress) for schedule in self.schedules]
+        self.optimizer.step(count, rates, grads, norm)
         return total, batches
 
     def _count(self, value: float, batches: list[Batch], began: float, started: float) -> None:

@@ -21,12 +21,14 @@ Update = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that share a learning rate and a weight decay."""
+    """Parameters, or rows of them, that share a learning rate and a weight decay."""
 
     names: tuple[str, ...]
     parameters: tuple[torch.nn.Parameter, ...]
     learning_rate: float
     weight_decay: float
+    rows: tuple[tuple[int, int], ...] | None = None
+    """First row and row behind the last of each stretch that the group trains; None is all of every parameter."""
 
 
 def update(live: Tensor | None, master: Tensor, first: Tensor, second: Tensor, grad: Tensor, numbers: Tensor) -> None:
@@ -77,25 +79,29 @@ class AdamW:
             self.second[name] = torch.zeros_like(self.master[name])
 
     def named(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """All trained parameters with their names, in the order of work."""
-        return [pair for group in self.groups for pair in zip(group.names, group.parameters, strict=True)]
+        """All trained parameters with their names, each once, in the order of work."""
+        pairs = {n: p for group in self.groups for n, p in zip(group.names, group.parameters, strict=True)}
+        return list(pairs.items())
 
     def norm(self, grads: dict[str, Tensor]) -> float:
         """The Euclidean norm of all gradients together."""
         return math.sqrt(torch.stack([self.squares(grads[name].view(-1)) for name, _ in self.named()]).sum())
 
-    def step(self, count: int, multiplier: float, grads: dict[str, Tensor], norm: float) -> None:
-        """Update number ``count`` (from 1) with the groups' rates times ``multiplier``, clipped by ``norm``."""
+    def step(self, count: int, multipliers: Sequence[float], grads: dict[str, Tensor], norm: float) -> None:
+        """Update number ``count`` (from 1), each group at its rate times its multiplier, clipped by ``norm``."""
         scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip else 1.0
-        for group in self.groups:
+        for group, multiplier in zip(self.groups, multipliers, strict=True):
             rate = group.learning_rate * multiplier
             values = [rate, 1 - rate * group.weight_decay, 1 - self.beta1, 1 - self.beta2]
             values += [1 / (1 - self.beta1**count), (1 - self.beta2**count) ** -0.5, self.epsilon, scale]
             for name, parameter in zip(group.names, group.parameters, strict=True):
                 numbers = torch.tensor(values, dtype=torch.float32, device=parameter.device)
                 live = parameter.data.view(-1) if parameter.dtype != torch.float32 else None
-                flat = [self.master[name], self.first[name], self.second[name], grads[name]]
-                self._sliced(live, [t.reshape(-1) for t in flat], numbers)
+                flat = [t.reshape(-1) for t in (self.master[name], self.first[name], self.second[name], grads[name])]
+                width = parameter.numel() // max(1, len(parameter)) if group.rows is not None else 1
+                for low, high in group.rows if group.rows is not None else ((0, parameter.numel()),):
+                    part = slice(low * width, high * width)
+                    self._sliced(live[part] if live is not None else None, [t[part] for t in flat], numbers)
 
     def _sliced(self, live: Tensor | None, flat: list[Tensor], numbers: Tensor) -> None:
         """Run the kernel: whole where it is compiled, else in slices that stay in the processor's cache."""

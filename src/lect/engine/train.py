@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from lect.artefacts import read_json, write_json
 from lect.engine.body import Body, opened
 from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Replay, Stream, sample, sample_batches
-from lect.engine.loop import Loop, Probe, Record, machine_state, planned_steps
+from lect.engine.loop import Loop, Probe, Rates, Record, machine_state, planned_steps
 from lect.engine.optimizer import AdamW, Group
 from lect.errors import UserError
 
@@ -37,6 +37,8 @@ class Settings:
     tokens: int | None
     learning_rate: float
     embedding_learning_rate: float
+    new_row_learning_rate: float
+    new_rows_first: float
     batch_tokens: int
     max_length: int
     replay: float
@@ -47,6 +49,8 @@ class Settings:
     clip: float
     packing: Packing
     schedule: Schedule
+    embedding_schedule: Schedule | None
+    new_row_schedule: Schedule | None
     checkpoint_seconds: float
     precision: str
     compile: bool
@@ -59,11 +63,14 @@ class Settings:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
-def train(run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: Settings, key: str) -> Record:
+def train(
+    run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: Settings, key: str, new_rows: Sequence[int] = ()
+) -> Record:
     """Train ``live`` in place, leave it in fp32, and put the facts into the run's record.
 
-    ``key`` names the inputs and knobs: what the scratch folder holds of another key is not taken over. Raises
-    UserError where there is too little text or time, the loss is no number, or the model is no causal decoder.
+    ``new_rows`` are the rows of embeddings and head with a learning rate of their own. ``key`` names the inputs
+    and knobs: what the scratch folder holds of another key is not taken over. Raises UserError where there is too
+    little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
     with opened(live) as body:
@@ -72,14 +79,14 @@ def train(run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: Setting
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
-        with _optimizer(live, body, settings) as optimizer:
+        with _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules):
             loop = Loop(
                 run=run,
                 body=body,
                 optimizer=optimizer,
                 data=data,
                 probes=probes,
-                schedule=settings.schedule,
+                schedules=schedules,
                 rows=rows,
                 compile=settings.compile,
                 evaluations=settings.evaluations,
@@ -180,27 +187,76 @@ def _probes(
     return probes
 
 
+Stretches = tuple[tuple[int, int], ...]
+
+
+def stretches(rows: Iterable[int]) -> Stretches:
+    """First row and row behind the last of each run of neighbours among ``rows``."""
+    found: list[tuple[int, int]] = []
+    for row in sorted(set(rows)):
+        if found and found[-1][1] == row:
+            found[-1] = found[-1][0], row + 1
+        else:
+            found.append((row, row + 1))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _After:
+    """A schedule that stays at zero for a share of the run, and then runs whole over the rest."""
+
+    schedule: Schedule
+    start: float
+
+    def rate(self, progress: float) -> float:
+        return 0.0 if progress < self.start else self.schedule.rate((progress - self.start) / (1 - self.start))
+
+
 @contextmanager
-def _optimizer(live: Any, body: Body, settings: Settings) -> Iterator[AdamW]:
-    """Put the live weights into the compute type; afterwards they are the fp32 masters again."""
+def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Iterator[tuple[AdamW, list[Rates]]]:
+    """Put the live weights into the compute type; afterwards they are the fp32 masters again.
+
+    Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
+    that moves.
+    """
     embeddings = {id(m.weight) for m in live.modules() if isinstance(m, nn.Embedding)} | {id(body.head)}
-    kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"embeddings": [], "matrices": [], "vectors": []}
+    rows = len(body.head)
+    old = stretches(set(range(rows)).difference(*(range(a, b) for a, b in new)))
+    kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"new": [], "embeddings": [], "matrices": [], "vectors": []}
+    tables: dict[str, list[tuple[str, nn.Parameter]]] = {"other": []}
     for name, parameter in live.named_parameters():
         kind = "embeddings" if id(parameter) in embeddings else "matrices" if parameter.ndim > 1 else "vectors"
+        if kind == "embeddings" and new and len(parameter) != rows:
+            tables["other"].append((name, parameter))  # positions and the like
+            continue
         kinds[kind].append((name, parameter))
+    if new:
+        kinds["new"] = kinds["embeddings"]
+    wait = settings.new_rows_first if new else 0.0
+    table_rate = settings.embedding_learning_rate
+    table_schedule = _After(settings.embedding_schedule or settings.schedule, wait)
+    plan: list[tuple[list[tuple[str, nn.Parameter]], float, float, Rates, Stretches | None]] = [
+        (kinds["new"], settings.new_row_learning_rate, 0.0, settings.new_row_schedule or settings.schedule, new),
+        (kinds["embeddings"], table_rate, 0.0, table_schedule, old if new else None),
+        (tables["other"], table_rate, 0.0, table_schedule, None),
+        (kinds["matrices"], settings.learning_rate, settings.weight_decay, _After(settings.schedule, wait), None),
+        (kinds["vectors"], settings.learning_rate, 0.0, _After(settings.schedule, wait), None),
+    ]
+    plan = [entry for entry in plan if entry[0]]
     groups = [
         Group(
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
-            learning_rate=settings.embedding_learning_rate if kind == "embeddings" else settings.learning_rate,
-            weight_decay=settings.weight_decay if kind == "matrices" else 0.0,
+            learning_rate=rate,
+            weight_decay=decay,
+            rows=part,
         )
-        for kind, members in kinds.items()
+        for members, rate, decay, _, part in plan
     ]
     numbers = {"beta1": settings.beta1, "beta2": settings.beta2, "epsilon": settings.epsilon, "clip": settings.clip}
     optimizer = AdamW(groups, dtype=settings.dtype, **numbers)
     try:
-        yield optimizer
+        yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:
         optimizer.release()
 

@@ -52,7 +52,9 @@ def start(tmp_path: Path, seed: int = 0) -> Run:
 
 def trained(bench: Bench, place: Path, family: str = "gemma3", seed: int = 0, **knobs) -> Run:
     run = start(place, seed)
-    Continue(**(KNOBS | knobs)).apply(run, model=bench.model(family), corpus=bench.corpus("all"))
+    Continue(**(KNOBS | knobs)).apply(
+        run, base=bench.model(family), model=bench.model(family), corpus=bench.corpus("all")
+    )
     return run
 
 
@@ -111,7 +113,7 @@ def test_too_little_text_is_named(bench: Bench, tmp_path: Path) -> None:
         trained(bench, tmp_path / "a", batch_tokens=4096)
     only = Corpus.write(tmp_path, [Document(id=str(n), text="Gorde dokumentua. " * 9) for n in range(9)])
     run = start(tmp_path / "b")
-    Continue(**KNOBS).apply(run, model=bench.model("gemma3"), corpus=only)
+    Continue(**KNOBS).apply(run, base=bench.model("gemma3"), model=bench.model("gemma3"), corpus=only)
     assert "no kept text for training: nothing is replayed" in run.listener.lines
     assert run.facts["evaluations"] == [
         {"step": s, "tokens": run.facts["evaluations"][i]["tokens"], "target": None, "kept": None}
@@ -138,7 +140,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_documents(bench: Bench, tm
     monkeypatch.undo()
     run = Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", listener=Listener())
     Continue(**(KNOBS | {"checkpoint_seconds": 1e-9})).apply(
-        run, model=bench.model("gemma3"), corpus=bench.corpus("all")
+        run, base=bench.model("gemma3"), model=bench.model("gemma3"), corpus=bench.corpus("all")
     )
     assert "goes on from step 12" in run.listener.lines
 
@@ -152,9 +154,11 @@ def test_ctrl_c_saves_and_the_next_run_goes_on(bench: Bench, tmp_path: Path) -> 
 
     run.listener.progress = interrupt
     with pytest.raises(KeyboardInterrupt):
-        Continue(**KNOBS).apply(run, model=bench.model("gemma3"), corpus=bench.corpus("all"))
+        Continue(**KNOBS).apply(
+            run, base=bench.model("gemma3"), model=bench.model("gemma3"), corpus=bench.corpus("all")
+        )
     again = Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", listener=Listener())
-    Continue(**KNOBS).apply(again, model=bench.model("gemma3"), corpus=bench.corpus("all"))
+    Continue(**KNOBS).apply(again, base=bench.model("gemma3"), model=bench.model("gemma3"), corpus=bench.corpus("all"))
     assert "goes on from step 7" in again.listener.lines
     whole = trained(bench, tmp_path / "whole")
     assert Model(again.folder).fingerprint == Model(whole.folder).fingerprint
@@ -164,7 +168,9 @@ def test_checkpoints_of_another_run_are_refused(bench: Bench, tmp_path: Path) ->
     trained(bench, tmp_path)
     other = Run(folder=tmp_path / "out", scratch=tmp_path / "scratch", seed=9, listener=Listener())
     with pytest.raises(UserError, match="is a checkpoint of another run; delete the folder"):
-        Continue(**KNOBS).apply(other, model=bench.model("gemma3"), corpus=bench.corpus("all"))
+        Continue(**KNOBS).apply(
+            other, base=bench.model("gemma3"), model=bench.model("gemma3"), corpus=bench.corpus("all")
+        )
 
 
 def test_a_compiler_that_fails_is_said_and_the_weights_are_the_same(bench, tmp_path, monkeypatch) -> None:

@@ -41,6 +41,10 @@ class Continue(PretrainStep):
     """Peak learning rate of everything but embeddings and head, per update."""
     embedding_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
     """Peak learning rate of embeddings and head, per update."""
+    new_row_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 1e-3
+    """Peak learning rate of the rows of tokens that the base does not have, per update."""
+    new_rows_first: Annotated[float, Range(at_least=0, below=1)] = 0.0
+    """Share of the run, at its start, in which only the rows of new tokens move, in (0, 1)."""
     batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 512
     """Tokens of one update; the fewer, the more updates fit into the time."""
     max_length: Annotated[int, Range(at_least=8, at_most=1_048_576)] = 512
@@ -61,6 +65,10 @@ class Continue(PretrainStep):
     """How documents are laid into rows."""
     schedule: Annotated[PartSpec, Part("schedule")] = "warmup_stable_decay"
     """How the learning rate rises and falls over the run."""
+    embedding_schedule: Annotated[PartSpec | None, Part("schedule")] = None
+    """The same for embeddings and head, where they have one of their own."""
+    new_row_schedule: Annotated[PartSpec | None, Part("schedule")] = None
+    """The same for the rows of new tokens, where they have one of their own."""
     checkpoint_seconds: Annotated[float, Range(above=0, at_most=1_000_000)] = 300.0
     """Time between checkpoints, in seconds; a killed run loses at most this much."""
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
@@ -82,5 +90,7 @@ class Continue(PretrainStep):
 
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["packing"] = run.part("packing", self.packing)
-        values["schedule"] = run.part("schedule", self.schedule)
+        for name in ("schedule", "embedding_schedule", "new_row_schedule"):
+            spec = getattr(self, name)
+            values[name] = run.part("schedule", spec) if spec is not None else None
         return Settings(**values)

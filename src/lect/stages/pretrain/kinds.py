@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class PretrainStep(Step):
     """Trains on the corpus with the engine; an author writes ``settings``."""
 
-    inputs: ClassVar[dict[str, type[Artefact]]] = {"model": Model, "corpus": Corpus}
+    inputs: ClassVar[dict[str, type[Artefact]]] = {"base": Model, "model": Model, "corpus": Corpus}
     output: ClassVar[type[Artefact]] = Model
     gates: ClassVar[dict[str, tuple[float, str]]] = {
         "reload": (0.0, "greatest difference of fp32 logits between the trained model and its folder, loaded again"),
@@ -48,12 +48,17 @@ class PretrainStep(Step):
         disk = 2 * cost.checkpoint_bytes + sizes.model_bytes
         return Estimate(seconds=seconds, memory_bytes=cost.memory_bytes, disk_bytes=disk, sizes=sizes)
 
-    def apply(self, run: Run, model: Model, corpus: Corpus) -> Model:
-        """Train, then write the model in the number format that its folder had."""
+    def apply(self, run: Run, base: Model, model: Model, corpus: Corpus) -> Model:
+        """Train, then write the model in the number format that its folder had.
+
+        Rows of tokens that ``base`` does not have are new rows to the engine.
+        """
         from lect.engine.train import train
 
         words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
         key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
         live, tokenizer = model.load(device=run.device), model.tokenizer()
-        train(run, live, tokenizer, corpus, self.settings(run), key)
+        known = base.tokenizer().get_vocab()
+        new_rows = [i for token, i in tokenizer.get_vocab().items() if token not in known]
+        train(run, live, tokenizer, corpus, self.settings(run), key, new_rows)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
