@@ -14,7 +14,7 @@ from lect.parts.init.kind import Init, NewTokens
 CARD = {
     "title": "Multivariate Gaussian of the old table",
     "paper": "https://nlp.stanford.edu/~johnhew/vocab-expansion.html",
-    "claim": "draws have the mean and the scaled covariance of the old table, also where it has fewer rows than columns",
+    "claim": "draws have the mean and the scaled covariance of the old table, also with fewer rows than columns",
     "differs": [
         "a covariance without full rank is sampled where it lies; transformers falls back to the plain mean there",
         "the scale is 1e-5 as in arXiv:2407.05841; transformers takes 1e-9",
