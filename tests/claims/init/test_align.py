@@ -83,3 +83,18 @@ def test_tokens_that_the_text_lacks_are_the_mean_of_their_pieces(pico_new):
     table_vd, new = pico_new()
     nothing = replace(new, texts=["zzz"])
     torch.testing.assert_close(Align().rows(table_vd, nothing), SubwordMean().rows(table_vd, new))
+
+
+def test_a_new_token_inside_an_old_one_is_aligned_to_it(pico_new):
+    old, grown = bpe(["a+b", "c+d", "ab+cd"]), bpe(["b+c"])
+    new = replace(
+        pico_new()[1],
+        old=Vocabulary.read(old),
+        new=Vocabulary.read(grown),
+        origin=[0, 1, 2, 3, -1],
+        pieces=[[1, 2]],
+        old_tokenizer=old,
+        new_tokenizer=grown,
+        texts=["aabcdd"],
+    )
+    torch.testing.assert_close(Align().rows(torch.eye(7), new)[0], torch.eye(7)[6])
