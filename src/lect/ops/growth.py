@@ -41,7 +41,7 @@ def words(tokenizer: Any, vocabulary: Vocabulary, texts: Sequence[str]) -> Count
     found: Counter[Word] = Counter()
     with plain(tokenizer) as rust:
         for start in range(0, len(texts), BATCH_TEXTS):
-            batch = rust.encode_batch_fast(list(texts[start : start + BATCH_TEXTS]), add_special_tokens=False)
+            batch = rust.encode_batch(list(texts[start : start + BATCH_TEXTS]), add_special_tokens=False)
             for encoding in batch:
                 found.update(_words(encoding.ids, encoding.word_ids, kinds, added))
     return found
@@ -52,8 +52,8 @@ def _words(ids: list[int], places: list[int | None], kinds: Mapping[int, Any], a
     word: list[int] = []
     writing, before = "", None
     for i, place in zip(ids, places, strict=True):
-        begins, inside, name = kinds.get(i, (False, False, ""))
-        goes_on = inside and not begins and place == before and bool(word) and (not name or writing in ("", name))
+        begins, inside, ends, name = kinds.get(i, (False, False, False, ""))
+        goes_on = inside and not begins and bool(word) and place == before and (not name or writing in ("", name))
         if not goes_on:
             if len(word) > 1:
                 yield tuple(word)
@@ -61,15 +61,15 @@ def _words(ids: list[int], places: list[int | None], kinds: Mapping[int, Any], a
         if inside and i not in added:
             word.append(i)
             writing = writing or name
-        before = place
+        before = None if ends else place
     if len(word) > 1:
         yield tuple(word)
 
 
-def _kind(vocabulary: Vocabulary, token: str) -> tuple[bool, bool, str]:
-    """Whether a token begins a word, whether a word may hold it, and its script."""
+def _kind(vocabulary: Vocabulary, token: str) -> tuple[bool, bool, bool, str]:
+    """Whether a token begins a word, whether a word may hold it, whether it ends one, and its script."""
     if BYTE.fullmatch(token):  # byte fallback decodes single bytes only
-        return False, False, ""
+        return False, False, False, ""
     if vocabulary.byte_level and all(c in BYTE_OF for c in token):
         raw = bytes(BYTE_OF[c] for c in token)
         text = raw.decode("utf-8", "ignore")
@@ -80,7 +80,8 @@ def _kind(vocabulary: Vocabulary, token: str) -> tuple[bool, bool, str]:
     body = text.removeprefix(" ")
     names = {script(c) for c in body if c not in JOINERS and unicodedata.category(c) != "Mn"}
     inside = "" not in names and len(names) <= 1 and bool(body or partial or text == " ")
-    return begins, inside, next(iter(names), "")
+    ends = bool(vocabulary.suffix) and token.endswith(vocabulary.suffix)
+    return begins, inside, ends, next(iter(names), "")
 
 
 def merges(counted: Mapping[Word, int], vocabulary: Vocabulary, *, count: int, least: int, longest: int) -> list[Merge]:
@@ -188,6 +189,8 @@ def pieces(old: Vocabulary, tokenizer: Any, new: Vocabulary, tokens: Iterable[st
     for token in tokens:
         if alike and old.kind == "WordPiece":
             ids = _longest(old, token)
+        elif alike and old.suffix:  # the library would put the suffix behind every spelling
+            ids = [old.ids[part] for part in old.settled(token) if part in old.ids]
         elif alike:
             ids = [piece.id for piece in rust.model.tokenize(token)]
         else:

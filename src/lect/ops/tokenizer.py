@@ -186,15 +186,15 @@ class Vocabulary:
             result[-1] += self.suffix
         return result
 
-    def derive(self, token: str) -> tuple[str, str] | None:
-        """The last merge that fires when BPE runs on ``token`` alone; None when it ends elsewhere or needs none."""
+    def settled(self, token: str, least: int = 1) -> list[str]:
+        """What is left of the symbols of ``token`` when BPE has run on it alone, or ``least`` parts are left."""
         parts, ranks = self.symbols(token), self.ranks
         never = len(self.merges)
         line = [ranks.get(pair, never) for pair in pairwise(parts)]
-        while len(line) > 1:
+        while len(parts) > least and line:
             best = min(line)
             if best == never:
-                return None
+                break
             at = line.index(best)
             parts[at : at + 2] = [self.joined(parts[at], parts[at + 1])]
             del line[at]
@@ -202,9 +202,14 @@ class Vocabulary:
                 line[at - 1] = ranks.get((parts[at - 1], parts[at]), never)
             if at < len(line):
                 line[at] = ranks.get((parts[at], parts[at + 1]), never)
-        if not line or line[0] == never:
-            return None
-        return (parts[0], parts[1]) if self.joined(parts[0], parts[1]) == token else None
+        return parts
+
+    def derive(self, token: str) -> tuple[str, str] | None:
+        """The last merge that fires when BPE runs on ``token`` alone; None when it ends elsewhere or needs none."""
+        match self.settled(token, 2):
+            case [left, right] if (left, right) in self.ranks and self.joined(left, right) == token:
+                return left, right
+        return None
 
     @cached_property
     def _lines(self) -> dict[int, tuple[int, ...]]:
