@@ -185,6 +185,9 @@ class Sizes:
     kept_bytes: int
     bytes_per_token: float
     matmul_flops: float
+    base_parameters: int = 0
+    """Parameters of the recipe's model, where a step before has changed their number; else 0."""
+    base_embedding_parameters: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

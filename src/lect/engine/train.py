@@ -94,12 +94,12 @@ def train(
                 matmul_parameters=matmul_parameters(live, body),
                 attention_width=attention_width(live, body),
             )
-            rates = [_matmul_rate()]
+            rates = [machine.matmul_flops()]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = _plan(run, loop, settings, key, started, step_seconds)
             record = loop.go(plan["steps"])
-            rates.append(_matmul_rate())
+            rates.append(machine.matmul_flops())
     if loop.compile:
         torch.compiler.reset()
     rate = sum(rates) / len(rates)
@@ -127,12 +127,6 @@ def split_step(batch_tokens: int) -> tuple[int, int]:
     """Rows a step, and tokens a row."""
     rows = -(-batch_tokens // ROW_TOKENS)
     return rows, batch_tokens // rows
-
-
-def _matmul_rate() -> float:
-    """The rate of a large square bf16 product on this machine, now; the random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        return machine.matmul_flops()
 
 
 def _longest(run: Run, live: Any, wanted: int) -> int:

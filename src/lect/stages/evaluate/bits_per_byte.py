@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lect.artefacts import Corpus
 from lect.errors import UserError
-from lect.method import Estimate, Range, Run, Sizes, knobs
+from lect.method import Range, Run, knobs
 from lect.ops.scoring import Reader, Tick
 from lect.ops.statistics import cluster_interval
 from lect.stages.evaluate.kinds import ROLES, Reading, shuffled, size_of, test_documents, windows
@@ -135,8 +135,6 @@ class BitsPerByte(Reading):
             fragment[role] = part
         return fragment
 
-    def estimate(self, sizes: Sizes) -> Estimate:
-        """Two operations for each parameter and token, for base and adapted, at half of the matrix product rate."""
-        tokens = 2 * self.max_bytes / max(1.0, sizes.bytes_per_token)
-        seconds = 8.0 + 2 * 2 * sizes.parameters * tokens / (sizes.matmul_flops / 2)
-        return Estimate(seconds=seconds, memory_bytes=3 * sizes.parameters + 900_000_000)
+    def reads(self) -> tuple[float, bool]:
+        """The sample of either role."""
+        return 2.0 * self.max_bytes, True

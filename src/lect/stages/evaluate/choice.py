@@ -68,6 +68,10 @@ class Choice(Exam):
         """Four readings for each question."""
         return 4 * len(material)
 
+    def reads(self) -> tuple[float, bool]:
+        """The beginning, once with each of four continuations."""
+        return 4.0 * self.items * (self.prompt_bytes + self.follow_bytes), False
+
     def questions(self, documents: Sequence[Document], seed: int) -> Iterator[Question]:
         """Yield one question for every excerpt that has three others to be told from."""
         excerpts = [e for d in documents for e in self.excerpts(d)]

@@ -51,6 +51,10 @@ class Cloze(Exam):
     common: Annotated[float, Range(at_least=0, below=1)] = 0.3
     """Share of the running text made up by the commonest words, which are not asked for."""
 
+    def reads(self) -> tuple[float, bool]:
+        """The passages; the words themselves are short."""
+        return float(self.items * self.context_bytes), False
+
     def questions(self, documents: Sequence[Document], seed: int) -> Iterator[Question]:
         """Yield the passages that end in a word seen earlier in them."""
         texts = [unicodedata.normalize("NFC", d.text) for d in documents]

@@ -23,6 +23,7 @@ from lect.ops.scoring import Reader, Tick, compute_dtype
 from lect.ops.statistics import cluster_interval, wilson
 
 ROLES = ("target", "kept")
+RESIDENT = 1_500_000_000  # what the process holds by then: libraries, text, what training left behind
 JOINERS = "'\u2019-\u2010\u00b7\u200c\u200d"
 """Signs that stand inside a word when a letter follows: apostrophes, hyphens, middle dot, joiners."""
 
@@ -120,9 +121,19 @@ class Comparison(Step):
         """The fragment of report.json; ``results`` has ``base`` and, unless it is the same model, ``adapted``."""
         raise NotImplementedError
 
+    def reads(self) -> tuple[float, bool]:
+        """Bytes of text that each model reads, and whether the logits of every position are needed."""
+        return 0.0, False
+
     def estimate(self, sizes: Sizes) -> Estimate:
-        """Loading both models once, and memory for one of them in bf16 with some room."""
-        return Estimate(seconds=4.0, memory_bytes=3 * sizes.parameters + 600_000_000)
+        """Loading both models, and two operations a parameter and token at half of the matrix product rate."""
+        size, whole = self.reads()
+        models = sizes.parameters + (sizes.base_parameters or sizes.parameters)
+        if not whole:
+            models -= sizes.embedding_parameters + (sizes.base_embedding_parameters or sizes.embedding_parameters)
+        seconds = 4.0 + 2 * models * size / max(1.0, sizes.bytes_per_token) / (sizes.matmul_flops / 2)
+        memory = 3 * max(sizes.parameters, sizes.base_parameters) + RESIDENT
+        return Estimate(seconds=seconds, memory_bytes=memory)
 
 
 @knobs

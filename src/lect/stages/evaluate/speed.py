@@ -43,6 +43,9 @@ class Texts:
     sample: list[str]
 
 
+BYTES_A_TOKEN = 3
+
+
 @knobs
 class Speed(Reading):
     """Shows how many bytes a second each model reads and writes, and its peak memory.
@@ -104,6 +107,10 @@ class Speed(Reading):
             for name, model in subjects.items():
                 results[name]["memory"] = fresh_peak(model, name_of_type, run.device, material.prompt)
         return results
+
+    def reads(self) -> tuple[float, bool]:
+        """The prompt twice a turn, and each written token as if it were ten, for it is read alone."""
+        return (self.rounds + 1) * (2.0 * self.prompt_bytes + 10 * BYTES_A_TOKEN * self.tokens), True
 
     @torch.inference_mode()
     def turn(self, reader: Reader, prompt: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -89,15 +89,14 @@ class VocabStep(Step):
         embedding = int(rows * width)
         parameters = sizes.parameters - sizes.embedding_parameters + embedding
         seconds = 10 + sizes.rows * 5e-5 + (sizes.target_bytes + sizes.kept_bytes) * 1e-6 + parameters * 3e-8
-        after = Sizes(
+        after = replace(
+            sizes,
             parameters=parameters,
             embedding_parameters=embedding,
             rows=rows,
             model_bytes=sizes.model_bytes * parameters // max(1, sizes.parameters),
-            target_bytes=sizes.target_bytes,
-            kept_bytes=sizes.kept_bytes,
-            bytes_per_token=sizes.bytes_per_token,
-            matmul_flops=sizes.matmul_flops,
+            base_parameters=sizes.base_parameters or sizes.parameters,
+            base_embedding_parameters=sizes.base_embedding_parameters or sizes.embedding_parameters,
         )
         memory = 4 * (sizes.parameters + parameters) + 8 * (sizes.target_bytes + sizes.kept_bytes)
         return Estimate(seconds=seconds, memory_bytes=memory, disk_bytes=after.model_bytes, sizes=after)
@@ -181,6 +180,7 @@ class VocabNew(VocabStep):
                 old_tokenizer=survey.tokenizer,
                 new_tokenizer=made,
                 texts=survey.texts["target"],
+                kept_texts=survey.texts["kept"],
                 live=live,
                 side=side,
                 seed=run.seed,
