@@ -106,11 +106,11 @@ def test_nearest_against_a_plain_loop():
     random = np.random.default_rng(0)
     query_md = random.normal(size=(300, 5)).astype(np.float32)
     known_wd = random.normal(size=(30, 5)).astype(np.float32)
-    known_wd[17] = known_wd[3]
+    known_wd[17] = known_wd[29] = known_wd[3]
     ids_mk, weight_mk = nearest(query_md, known_wd, 4, 0.1)
     for query, ids, weights in zip(query_md, ids_mk, weight_mk, strict=True):
         cosines = [float(query @ k) / float(np.linalg.norm(query) * np.linalg.norm(k)) for k in known_wd]
-        want = sorted(range(30), key=lambda n: (-round(cosines[n], 5), n))[:4]
+        want = sorted(range(30), key=lambda n: (-round(cosines[n], 6), n))[:4]
         assert ids.tolist() == want
         powers = [np.exp(cosines[n] / 0.1) for n in want]
         np.testing.assert_allclose(weights, np.array(powers) / sum(powers), rtol=1e-3)

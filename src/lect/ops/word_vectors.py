@@ -36,6 +36,7 @@ NEGATIVE = 10
 RATE = 0.05
 LONGEST = 1000  # gensim drops what goes beyond 10,000 words of a sentence
 BUCKETS = 2_000_000
+BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -179,21 +180,20 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """For each query the k = min(count, w) known rows of highest cosine, and softmax(cosine / temperature) over them.
 
-    Both results are (m, k), the nearest first; of equals the one with the lower row comes first.
+    Both are (m, k), the nearest first. Cosines are rounded to six decimals; of equals the lower row comes first.
     """
     query_md, known_wd = unit(query_md), unit(known_wd)
     k = min(count, len(known_wd))
-    rows, weights = [], []
-    for start in range(0, len(query_md), 256):
-        cosine_mw = query_md[start : start + 256] @ known_wd.T
-        best_mk = np.sort(np.argpartition(-cosine_mw, k - 1, axis=1)[:, :k], axis=1)
-        value_mk = np.take_along_axis(cosine_mw, best_mk, axis=1)
-        order_mk = np.argsort(-value_mk, axis=1, kind="stable")
-        value_mk = np.take_along_axis(value_mk, order_mk, axis=1) / temperature
-        power_mk = np.exp(value_mk - value_mk[:, :1])
-        rows.append(np.take_along_axis(best_mk, order_mk, axis=1))
-        weights.append(power_mk / power_mk.sum(1, keepdims=True))
-    return np.concatenate(rows), np.concatenate(weights).astype(np.float32)
+    rows_mk, value_mk = np.empty((len(query_md), k), np.int64), np.empty((len(query_md), k), np.float32)
+    for start in range(0, len(query_md), BATCH):
+        cosine_bw = (query_md[start : start + BATCH] @ known_wd.T).round(6)
+        least_b = np.partition(cosine_bw, -k, axis=1)[:, -k]
+        for n, (cosine_w, least) in enumerate(zip(cosine_bw, least_b, strict=True), start):
+            near = np.flatnonzero(cosine_w >= least)
+            rows_mk[n] = near[np.argsort(-cosine_w[near], kind="stable")[:k]]
+            value_mk[n] = cosine_w[rows_mk[n]]
+    power_mk = np.exp((value_mk - value_mk[:, :1]) / temperature)
+    return rows_mk, power_mk / power_mk.sum(1, keepdims=True)
 
 
 def normal(table_vd: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

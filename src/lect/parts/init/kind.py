@@ -41,6 +41,8 @@ class NewTokens:
     new_tokenizer: Any
     texts: Sequence[str]
     """The target text for training."""
+    kept_texts: Sequence[str] = ()
+    """The kept text for training: what the model is good at already."""
     live: Any
     """The model before, in fp32; it must be left as it is."""
     side: str
