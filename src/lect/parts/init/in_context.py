@@ -26,7 +26,7 @@ CARD = {
         "Adam counts the updates of each row by itself, and its rate is relative to the size of the table",
         "output rows of an untied head learn the next token from the teacher's states, not from the student's",
         "formulas are from the authors' code (konstantinjdobler/token-distillation)",
-        "BIOptimus (arXiv:2308.08625), which first took rows from contexts, says no formula in what could be read",
+        "BIOptimus (arXiv:2308.08625) takes rows from contexts too; its formula could not be read and is not used",
     ],
     "version": 1,
     "off": None,
