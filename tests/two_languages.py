@@ -38,14 +38,18 @@ class Two:
         return rows_md @ self.table_vd[1:].T
 
 
-def two(seed: int = 0, sentences: int = 1500, shared: Collection[int] = ()) -> Two:
-    """The languages, with kept text in the old and target text in the new one; those of ``shared`` are equal."""
+def two(seed: int = 0, sentences: int = 1500, shared: Collection[int] = (), capitals: Collection[int] = ()) -> Two:
+    """The languages, with kept text in the old and target text in the new one.
+
+    The words of ``shared`` are equal in both; those of ``capitals`` have a capital in the new one, and are else equal.
+    """
     random = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     spelled = sorted({"".join(random.choice(letters, 7)) for _ in range(3 * WORDS)})
     random.shuffle(spelled)
     old, new = spelled[:WORDS], spelled[WORDS : 2 * WORDS]
     new = [old[n] if n in shared else word for n, word in enumerate(new)]
+    new = [old[n].title() if n in capitals else word for n, word in enumerate(new)]
     texts = [
         [" ".join(words[(at + int(step)) % WORDS] for at, step in _walk(random)) for _ in range(sentences)]
         for words in (old, new)

@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lect.errors import UserError
+from lect.ops.dictionary import read, turned
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Vectors", "load", "nearest", "normal", "rotation", "sentences", "train", "unit"]
+__all__ = ["Vectors", "alignment", "load", "nearest", "normal", "rotation", "sentences", "train", "unit"]
 
 Floats = NDArray[np.float32]
 NEGATIVE = 10
@@ -168,6 +169,39 @@ def rotation(from_pd: Floats, onto_pd: Floats) -> Floats:
     """
     left, _, right = np.linalg.svd(from_pd.astype(np.float64).T @ onto_pd.astype(np.float64))
     return np.asarray(left @ right, dtype=np.float32)
+
+
+def alignment(source: Vectors, target: Vectors, dictionary: str | None, who: str) -> Floats:
+    """The orthogonal map (d, d) of source onto target vectors, in least squares over pairs of words.
+
+    The pairs are those of the dictionary file, in either direction, each word also in lower case and with a capital;
+    without a file, the words of both sides in the same spelling. Fewer pairs than dimensions leave the map free to
+    turn: UserError, beginning with ``who``, as for vectors of unequal length.
+    """
+    sizes = source.table.shape[1], target.table.shape[1]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"{who}: source vectors have {sizes[0]} dimensions and target vectors {sizes[1]}; set vector_dim, or give "
+            "vectors of equal length"
+        )
+    if dictionary is None:
+        pairs = [(word, word) for word in target.rows if word in source.rows]
+        what = "words that both texts hold; name a dictionary"
+    else:
+        listed = turned(read(dictionary, who), target.rows, source.rows)
+        pairs = [(a, b) for one, two in listed for a in _cases(one) for b in _cases(two)]
+        pairs = [(a, b) for a, b in pairs if a in target.rows and b in source.rows]
+        what = f"pairs of dictionary {dictionary} whose words have vectors; lower least, give another"
+    if (number := len(set(pairs))) < sizes[0]:
+        raise UserError(
+            f"{who}: there are {number} {what}, or lower vector_dim: {sizes[0]} dimensions take as many pairs"
+        )
+    ids = np.array([(source.rows[b], target.rows[a]) for a, b in pairs])
+    return rotation(source.table[ids[:, 0]], target.table[ids[:, 1]])
+
+
+def _cases(word: str) -> tuple[str, str, str]:
+    return word, word.lower(), word.title()
 
 
 def unit(rows: Floats) -> Floats:

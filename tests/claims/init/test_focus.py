@@ -54,7 +54,7 @@ def test_rows_are_the_sums_of_the_papers_formula(pico_new, family):
         want = sum(w * table_vd[i].numpy() for w, (_, i) in zip(projected(cosines), overlap, strict=True))
         np.testing.assert_allclose(row, want, atol=2e-5)
         checked += 1
-    assert checked > 20
+    assert checked > 10
 
 
 def test_a_token_without_a_vector_is_drawn_like_the_old_table(pico_new):

@@ -53,7 +53,9 @@ def test_a_plain_loop_over_the_papers_formula_gives_the_same(pico_new, tmp_path,
         vector = sides[1].of(text.strip())
         if vector is None or "\ufffd" in text:
             continue
-        near = sorted((-round(cosine(vector, other), 6), i) for i, other in known)[:3]
+        *near, (last, i) = sorted((-round(cosine(vector, other), 6), i) for i, other in known)[:4]
+        if last - near[-1][0] < 1e-5 and not np.array_equal(dict(known)[i], dict(known)[near[-1][1]]):
+            continue  # which of the two is third hangs on the last bit
         powers = [np.exp(-c / 0.1) for c, _ in near]
         want = sum(p * table_vd[i].numpy() for p, (_, i) in zip(powers, near, strict=True)) / sum(powers)
         np.testing.assert_allclose(row, want, rtol=1e-3, atol=1e-4)
@@ -104,7 +106,7 @@ def test_what_is_missing_is_said(tmp_path):
     for change, knobs, what in (
         ({"kept_texts": []}, {}, "no kept text to train vectors on"),
         ({"texts": []}, {}, "no target text to train vectors on"),
-        ({}, {}, "there are 0 words that both texts hold; name a dictionary, or lower vector_dim: to align 16 dim"),
+        ({}, {}, "there are 0 words that both texts hold; name a dictionary, or lower vector_dim: 16 dim"),
         ({}, {"dictionary": str(tmp_path / "list")}, "there are 0 pairs of dictionary"),
         ({}, {"least": 1000}, "kept text: nothing stands|target text: nothing stands"),
     ):

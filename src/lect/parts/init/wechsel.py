@@ -13,8 +13,7 @@ from torch import Tensor
 
 from lect.errors import UserError
 from lect.method import Range, knobs
-from lect.ops.dictionary import read, turned
-from lect.ops.word_vectors import Vectors, load, nearest, normal, rotation, sentences, train
+from lect.ops.word_vectors import Vectors, alignment, load, nearest, normal, sentences, train
 from lect.parts.init.kind import Init, NewTokens
 
 CARD = {
@@ -80,7 +79,7 @@ class Wechsel(Init):
         fresh, target_me = tokens(dict(enumerate(new.surfaces)), target)
         rows_md = normal(table_vd, len(new.ids), new.generator())
         if ids and fresh:
-            onto_ee = self.alignment(source, target)
+            onto_ee = alignment(source, target, self.dictionary, WHO)
             best_mk, weight_mk = nearest(target_me, source_we @ onto_ee, self.neighbours, self.temperature)
             old_mkd = table_vd[torch.tensor(ids)[torch.from_numpy(best_mk)]]
             rows_md[fresh] = (torch.from_numpy(weight_mk)[:, :, None] * old_mkd).sum(1)
@@ -94,33 +93,6 @@ class Wechsel(Init):
             raise UserError(f"{WHO}: there is no {what} to train vectors on; give some, or name a file of vectors")
         settings = {"size": self.vector_dim, "epochs": self.epochs, "least": self.least, "seed": seed}
         return train(sentences(texts), grams=(5, 5), who=f"{WHO}: {what}", **settings)
-
-    def alignment(self, source: Vectors, target: Vectors) -> NDArray[np.float32]:
-        """The orthogonal map of source vectors onto target vectors: that of the least squares over the pairs."""
-        if source.table.shape[1] != target.table.shape[1]:
-            raise UserError(
-                f"{WHO}: source vectors have {source.table.shape[1]} dimensions and target vectors "
-                f"{target.table.shape[1]}; set vector_dim, or give vectors of equal length"
-            )
-        if self.dictionary is None:
-            pairs = [(word, word) for word in target.rows if word in source.rows]
-            what = "words that both texts hold; name a dictionary"
-        else:
-            listed = turned(read(self.dictionary, WHO), target.rows, source.rows)
-            pairs = [(a, b) for one, two in listed for a in _cases(one) for b in _cases(two)]
-            pairs = [(a, b) for a, b in pairs if a in target.rows and b in source.rows]
-            what = f"pairs of dictionary {self.dictionary} whose words have vectors; lower least, give another"
-        size, number = target.table.shape[1], len(set(pairs))
-        if number < size:  # the map would be free to turn in the dimensions that no pair spans
-            raise UserError(
-                f"{WHO}: there are {number} {what}, or lower vector_dim: to align {size} dimensions takes {size} pairs"
-            )
-        ids = np.array([(source.rows[b], target.rows[a]) for a, b in pairs])
-        return rotation(source.table[ids[:, 0]], target.table[ids[:, 1]])
-
-
-def _cases(word: str) -> tuple[str, str, str]:
-    return word, word.lower(), word.title()
 
 
 def tokens(texts: dict[int, str], vectors: Vectors) -> tuple[list[int], NDArray[np.float32]]:
