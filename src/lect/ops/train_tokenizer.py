@@ -10,15 +10,22 @@ without spaces, in front of its word, as a space is.
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lect.errors import UserError
-from lect.ops.tokenizer import BYTE, BYTE_OF, Vocabulary, renumber
+from lect.ops.text import backend, byte_count, encode
+from lect.ops.tokenizer import BYTE, BYTE_OF, PLACEHOLDER, Vocabulary, literals, renumber
 
-__all__ = ["Trained", "given", "letters", "origins", "put", "runtime_split", "settings", "train", "word_split"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Trained", "changed", "given", "letters", "mixed", "origins", "put", "runtime_split", "settings", "stays"]
+__all__ += ["train", "word_split"]
 
 SPACE = "▁"
 LOWEST = -1e4  # of bytes and control tokens in Unigram: only where no other path is
@@ -236,6 +243,49 @@ def put(
             [a, b] for a, b in trained.merges if a in vocab and b in vocab and joined(a, b) in vocab
         ]
     return data
+
+
+def stays(old: Vocabulary, tokenizer: Any, fixed: Collection[int], usable: Collection[int]) -> set[int]:
+    """The old ids that stay whatever the text: added tokens but placeholders, the alphabet, what files name.
+
+    ``fixed`` holds the ids that stay when a vocabulary is cut; what it holds for the words of the chat template goes,
+    since a new tokenizer spells those anew.
+    """
+    template = tokenizer.chat_template or ""
+    template = "\n".join(template.values()) if isinstance(template, dict) else template
+    spoken = old.ancestors(i for ids in encode(tokenizer, literals(template)) for i in ids)
+    added = {int(token["id"]) for token in old.added}
+    own = {int(token["id"]) for token in old.added if not PLACEHOLDER.fullmatch(token["content"])}
+    return (own | old.alphabet | old.named(template) | (set(fixed) - (spoken - added))) & set(usable)
+
+
+def mixed(target: Sequence[str], kept: Sequence[str], share: float, seed: int) -> list[str]:
+    """The target text, and kept documents drawn at random up to their share of all bytes."""
+    budget = byte_count(target) * share / (1 - share)
+    drawn, chosen = list(kept), list[str]()
+    random.Random(seed).shuffle(drawn)
+    for text in drawn:
+        if (budget := budget - byte_count([text])) < 0:
+            break
+        chosen.append(text)
+    return [*target, *chosen]
+
+
+def changed(
+    old: Any, new: Any, texts: Sequence[str], known: Sequence[NDArray[np.int32]], unknown: int | None
+) -> tuple[int, int, int]:
+    """How many of the texts decode to something else than before; tokens before and after.
+
+    ``known`` holds their old ids. A text with an ``unknown`` old token had lost something, so it counts in none.
+    """
+    garbled = before = after = 0
+    for ids, now in zip(known, encode(new, texts), strict=True):
+        if unknown is not None and bool((ids == unknown).any()):
+            continue
+        was = backend(old).decode(ids.tolist(), skip_special_tokens=False)
+        garbled += was != backend(new).decode(now, skip_special_tokens=False)
+        before, after = before + len(ids), after + len(now)
+    return garbled, before, after
 
 
 def _score(token: str, scores: Mapping[str, float]) -> float:

@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from lect.errors import UserError
 from lect.method import OneOf, Range, Run, knobs
-from lect.ops.text import backend, byte_count, encode
-from lect.ops.tokenizer import PLACEHOLDER, Cut, Vocabulary, literals
-from lect.ops.train_tokenizer import given, letters, origins, put, runtime_split, settings, train
-from lect.stages.vocab.kinds import Survey, VocabNew, VocabStep, rebuilt
+from lect.ops.tokenizer import Cut, Vocabulary
+from lect.ops.train_tokenizer import (
+    changed,
+    given,
+    letters,
+    mixed,
+    origins,
+    put,
+    runtime_split,
+    settings,
+    stays,
+    train,
+)
+from lect.stages.vocab.kinds import ROLES, Survey, VocabNew, VocabStep, rebuilt
 
 CARD = {
     "title": "A new tokenizer in the place of the old one",
@@ -69,19 +78,26 @@ class Replace(VocabNew):
             data = self.trained(survey, kind, run)
         else:
             other = read(self.tokenizer)
-            keep = _stays(survey) - (old.alphabet - {int(token["id"]) for token in old.added})
+            keep = stays(old, survey.tokenizer, survey.fixed, survey.usable)
+            keep -= old.alphabet - {int(token["id"]) for token in old.added}
             data = put(other, old, keep, given(other), other.data["model"], rows=2**31, multiple=1)
         cut = Cut(data, origins(old, data, survey.usable))
         run.fact(new={"tokens": cut.origin.count(-1), "shared": sum(i >= 0 for i in cut.origin)})
         run.say(f"vocab/replace: {len(cut.origin):,} tokens, {cut.origin.count(-1):,} of them new")
-        for name, value in _compared(survey, rebuilt(survey.tokenizer, data)).items():
+        made, unknown = rebuilt(survey.tokenizer, data), old.unknown
+        counted = [changed(survey.tokenizer, made, survey.texts[r], survey.train[r], unknown) for r in ROLES]
+        for name, value in (
+            ("garbled", float(sum(garbled for garbled, _, _ in counted))),
+            ("grown", counted[0][2] / max(1, counted[0][1])),
+        ):
             run.gate(name, value, run.limit(name, self.gates[name][0]))
         return cut
 
     def trained(self, survey: Survey, kind: str, run: Run) -> dict[str, Any]:
         """The ``tokenizer.json`` of a model trained on the text."""
-        old, texts = survey.vocabulary, self.texts(survey, run)
-        keep, rows = _stays(survey), self.size - len(survey.nameless)
+        old = survey.vocabulary
+        texts = mixed(survey.texts["target"], survey.texts["kept"], self.kept_share, run.seed)
+        keep, rows = stays(old, survey.tokenizer, survey.fixed, survey.usable), self.size - len(survey.nameless)
         alphabet = letters(old, texts, self.limit_alphabet)
         model = settings(old, kind)
         words = self.split == "words"
@@ -93,18 +109,6 @@ class Replace(VocabNew):
             return put(frame, old, keep, made, model, rows=rows, multiple=self.multiple)
         except UserError as error:
             raise UserError(f"vocab/replace.{error}") from None
-
-    def texts(self, survey: Survey, run: Run) -> list[str]:
-        """The target text, and kept documents drawn at random up to their share."""
-        target, kept = survey.texts["target"], list(survey.texts["kept"])
-        budget = byte_count(target) * self.kept_share / (1 - self.kept_share)
-        random.Random(run.seed).shuffle(kept)
-        chosen: list[str] = []
-        for text in kept:
-            if (budget := budget - byte_count([text])) < 0:
-                break
-            chosen.append(text)
-        return [*target, *chosen]
 
 
 def read(place: str) -> Vocabulary:
@@ -120,32 +124,3 @@ def read(place: str) -> Vocabulary:
     except Exception as error:  # the library knows no finer class
         raise UserError(f"vocab/replace.tokenizer: {path} is no tokenizer.json: {error}") from None
     return Vocabulary.read(rust)
-
-
-def _stays(survey: Survey) -> set[int]:
-    """The old ids that stay whatever the text: added tokens but placeholders, the alphabet, what files name."""
-    old = survey.vocabulary
-    template = survey.tokenizer.chat_template or ""
-    template = "\n".join(template.values()) if isinstance(template, dict) else template
-    spoken = old.ancestors(i for ids in encode(survey.tokenizer, literals(template)) for i in ids)
-    added = {int(token["id"]) for token in old.added}
-    own = {int(token["id"]) for token in old.added if not PLACEHOLDER.fullmatch(token["content"])}
-    return (own | old.alphabet | old.named(template) | (survey.fixed - (spoken - added))) & survey.usable
-
-
-def _compared(survey: Survey, made: Any) -> dict[str, float]:
-    """The gates of this step: documents that no longer decode as before, and target tokens over those before.
-
-    A document with an unknown token had lost text, so neither its decoding nor its length is a measure.
-    """
-    before, after = backend(survey.tokenizer), backend(made)
-    unknown, garbled, count = survey.vocabulary.unknown, 0, [0, 0]
-    for role, texts in survey.texts.items():
-        for ids, now in zip(survey.train[role], encode(made, texts), strict=True):
-            if unknown is not None and bool((ids == unknown).any()):
-                continue
-            was = before.decode(ids.tolist(), skip_special_tokens=False)
-            garbled += was != after.decode(now, skip_special_tokens=False)
-            if role == "target":
-                count = [count[0] + len(ids), count[1] + len(now)]
-    return {"garbled": float(garbled), "grown": count[1] / max(1, count[0])}
