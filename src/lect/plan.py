@@ -6,12 +6,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lect import artefacts, data, inputs, machine, models, recipe, registry
+from lect import artefacts, choice, data, inputs, machine, models, recipe, registry
 from lect.artefacts import Model
+from lect.engine.cost import EXPECTED_UTILISATION, training_flops
 from lect.errors import UserError
 from lect.method import Run, Sizes
 
@@ -43,6 +44,8 @@ class Plan:
     recipe: recipe.Recipe
     rows: list[Row]
     sizes: Sizes
+    candidates: tuple[choice.Candidate, ...] = ()
+    """The vocabularies that were tried on a sample of the text."""
 
     @property
     def seconds(self) -> float:
@@ -66,6 +69,7 @@ class Plan:
             "memory_bytes": self.memory_bytes,
             "disk_bytes": self.disk_bytes,
             "steps": [vars(row) for row in self.rows],
+            "vocabularies": [vars(candidate) for candidate in self.candidates],
         }
 
 
@@ -84,12 +88,20 @@ def adapt(
     keep = list(keep) or [GENERAL]
     folder = models.resolve(model)
     sources = inputs.sources(text, keep, scratch)
-    sizes = measure(folder, sources)
+    tokenizer, texts = Model(folder).tokenizer(), _sample(sources)
+    sizes = measure(folder, sources, tokenizer, texts)
     budget: dict[str, Any] = {"tokens": tokens} if tokens is not None else {"minutes": minutes or MINUTES}
-    steps, why = _decide(budget, sizes)
+    trimmed = registry.build_step("vocab/trim", {}).estimate(sizes).sizes or sizes
+    found = choice.candidates(tokenizer, texts, sizes, trimmed, tokens or _trained(minutes or MINUTES, trimmed))
+    steps, why = _decide(budget, sizes, next(c for c in found if c.picked))
     raw = {"model": model, "text": _absolute(text), "keep": _absolute(keep), "steps": steps}
     resolved = recipe.resolve(recipe.override(raw, list(settings)), "plan")
-    return estimate(resolved, sizes, why)
+    return replace(estimate(resolved, sizes, why), candidates=tuple(found))
+
+
+def _trained(minutes: float, sizes: Sizes) -> float:
+    """Tokens that training will probably see in so many minutes."""
+    return minutes * 60 * sizes.matmul_flops * EXPECTED_UTILISATION / training_flops(1, sizes.parameters)
 
 
 def estimate(resolved: recipe.Recipe, sizes: Sizes, why: dict[str, str] | None = None) -> Plan:
@@ -112,7 +124,9 @@ def estimate(resolved: recipe.Recipe, sizes: Sizes, why: dict[str, str] | None =
     return Plan(recipe=resolved, rows=rows, sizes=sizes)
 
 
-def _decide(budget: dict[str, Any], sizes: Sizes) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _decide(
+    budget: dict[str, Any], sizes: Sizes, pick: choice.Candidate
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The steps of the main job and why each is there."""
     share = sizes.embedding_parameters / sizes.parameters
     why = {
@@ -125,6 +139,7 @@ def _decide(budget: dict[str, Any], sizes: Sizes) -> tuple[list[dict[str, Any]],
         "corpus/repetition": "thresholds fitted on this text",
         "corpus/split": "training, calibration and test never overlap",
         "vocab/trim": f"{share:.0%} of the parameters are the {sizes.rows:,} rows of the vocabulary",
+        "vocab/extend": f"{pick.bytes_per_token:.1f} bytes a token; each new token is met {pick.seen:.0f} times",
         "pretrain/continue": "the model learns the text; kept text is replayed so that it is not forgotten",
         "export/huggingface": "a plain folder that other tools load",
         "evaluate/bits_per_byte": "the proof: quality on target and kept text, base against adapted",
@@ -135,13 +150,15 @@ def _decide(budget: dict[str, Any], sizes: Sizes) -> tuple[list[dict[str, Any]],
         "evaluate/samples": "what it reads like",
         "export/gguf": "the same model for llama.cpp",
     }
-    knobs = {"pretrain/continue": budget}
-    return [{"use": use, "with": dict(knobs.get(use, {}))} for use in why], why
+    knobs = {"pretrain/continue": budget} | {step["use"]: step.get("with", {}) for step in pick.steps}
+    chosen = [use for use in why if not use.startswith("vocab/") or any(use == step["use"] for step in pick.steps)]
+    return [{"use": use, "with": dict(knobs.get(use, {}))} for use in chosen], why
 
 
-def measure(folder: Path, sources: artefacts.Sources) -> Sizes:
+def measure(folder: Path, sources: artefacts.Sources, tokenizer: Any, texts: Sequence[str]) -> Sizes:
     """Sizes of model and text, bytes per token on a sample of the text, and this machine's matrix product rate."""
     from lect.ops.model_folder import weight_shapes
+    from lect.ops.text import byte_count, encode
 
     shapes = weight_shapes(folder)
     config = artefacts.read_json(folder / "config.json")
@@ -156,7 +173,7 @@ def measure(folder: Path, sources: artefacts.Sources) -> Sizes:
         model_bytes=Model(folder).bytes,
         target_bytes=sizes["target"],
         kept_bytes=sizes["kept"],
-        bytes_per_token=_bytes_per_token(folder, sources),
+        bytes_per_token=byte_count(texts) / max(1, sum(map(len, encode(tokenizer, texts)))),
         matmul_flops=machine.matmul_flops(),
     )
 
@@ -175,21 +192,8 @@ def _text_bytes(path: Path) -> int:
     return int(path.stat().st_size * EXPANSION.get(path.suffix, 1.0) * share)
 
 
-def _bytes_per_token(folder: Path, sources: artefacts.Sources) -> float:
-    """Bytes per token of the base tokenizer on a sample of the target text."""
-    from lect.ops.text import byte_count, encode
-
-    sample: list[str] = []
-    for text in _sample(sources):
-        sample.append(text[:4000])
-        if byte_count(sample) > SAMPLE_BYTES:
-            break
-    ids = encode(Model(folder).tokenizer(), sample)
-    return byte_count(sample) / max(1, sum(map(len, ids)))
-
-
 def _sample(sources: artefacts.Sources) -> list[str]:
-    """Texts of the smallest target files, read as the run will read them."""
+    """Beginnings of texts of the smallest target files, read as the run will read them, some hundred kilobytes."""
     files = sorted((item for item in sources.files if item[0] == "target"), key=lambda item: item[1].stat().st_size)
     chosen, size = [], 0
     for item in files:
@@ -204,7 +208,13 @@ def _sample(sources: artefacts.Sources) -> list[str]:
         few = artefacts.Sources(folder=sources.folder, files=tuple(chosen))
         read = registry.build_step("corpus/read", {}).apply(run, sources=few)
         assert isinstance(read, artefacts.Corpus)
-        return read.texts()
+        size, texts = 0, []
+        for text in read.texts():
+            texts.append(text[:4000])
+            size += len(text[:4000].encode("utf-8", "surrogatepass"))
+            if size > SAMPLE_BYTES:
+                break
+        return texts
 
 
 def _absolute(words: Sequence[str]) -> list[str]:

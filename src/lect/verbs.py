@@ -187,6 +187,8 @@ def _run(resolved: recipes.Recipe, out: Path, plan: dict[str, Any] | None, verb:
 
 
 def _print_plan(plan: Any, console: Console) -> None:
+    if plan.candidates:
+        console.print(_vocabularies(plan.candidates))
     columns = ("step", "why", "minutes", "memory", "disk")
     table = Table(*columns, box=None, pad_edge=False, title="plan", title_justify="left")
     for row in plan.rows:
@@ -195,6 +197,26 @@ def _print_plan(plan: Any, console: Console) -> None:
     total = (f"{plan.seconds / 60:.0f}", f"{plan.memory_bytes / 1e9:.1f} GB", f"{plan.disk_bytes / 1e6:.0f} MB")
     table.add_row("[bold]together[/]", f"matrix products at {plan.sizes.matmul_flops / 1e9:.0f} GFLOP/s", *total)
     console.print(table)
+
+
+def _vocabularies(candidates: Sequence[Any]) -> Table:
+    """What each vocabulary would give, the pick marked, and how a recipe spells it."""
+    columns = ("vocabulary", "rows", "bytes/token", "parameters", "head kFLOP/byte", "speed", "met", "in the recipe")
+    table = Table(*columns, box=None, pad_edge=False, title="vocabularies tried on a sample", title_justify="left")
+    for c in candidates:
+        name = f"[bold]{c.name} *[/]" if c.picked else c.name
+        lines = [f"{s['use']}{' ' + str(s['with']) if s.get('with') else ''}" for s in c.steps]
+        numbers = (
+            f"{c.rows:,}",
+            f"{c.bytes_per_token:.2f}",
+            f"{c.parameters / 1e6:.0f} M",
+            f"{c.head_flops / 1e3:.0f}",
+        )
+        met = f"{c.seen:.0f}" if c.new else ""
+        table.add_row(name, *numbers, f"{c.speed:.2f}", met, escape("; ".join(lines) or "neither"))
+    table.caption = "speed: bytes in the same time, against keep; met: how often training meets each new token"
+    table.caption_justify = "left"
+    return table
 
 
 def _room(plan: Any, out: Path) -> None:

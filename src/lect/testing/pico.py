@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pico models of every family and a pico corpus: made from nothing in a second, for tests that need no network.
 
-Each model has random weights from a fixed seed and a tokenizer of its family's kind, trained on the pico corpus.
+Each model has random weights from a fixed seed and a tokenizer of its family's kind, trained on
+the kept text of the pico corpus.
 """
 
 from __future__ import annotations
@@ -138,11 +139,11 @@ def build(family: str, *, tied: bool | None = None, padding: int = 0, seed: int 
 
 
 def _tokenizer(family: str) -> Any:
-    """A tokenizer of the family's kind, trained on the pico corpus."""
+    """A tokenizer of the family's kind, trained on the kept text of the pico corpus: the target has words to add."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    texts = [document.text for document in documents()]
+    texts = [document.text for document in documents() if document.role == "kept"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if family == "bert":
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -13,8 +13,10 @@ import torch
 from lect.artefacts import Corpus, Document, Model
 from lect.errors import UserError
 from lect.method import Run, Sizes
+from lect.registry import build_step
 from lect.testing import pico
 from lect.testing.contract import Bench
+from lect.testing.new_tokens import documents
 
 Continue = importlib.import_module("lect.stages.pretrain.continue").Continue
 KNOBS = {
@@ -84,12 +86,21 @@ def test_facts_add_up(family: str, bench: Bench, tmp_path: Path) -> None:
 
 def test_bits_per_byte_are_those_of_the_plain_model(bench: Bench, tmp_path: Path) -> None:
     """The first evaluation, by a loop over documents with the model's own logits in fp32."""
-    facts = trained(bench, tmp_path, precision="fp32", tokens=64, evaluation_tokens=10_000, max_length=64).facts
+    facts = trained(
+        bench,
+        tmp_path,
+        precision="fp32",
+        replay=0.0,
+        batch_tokens=256,
+        max_length=256,
+        tokens=256,
+        evaluation_tokens=10_000,
+    ).facts
     live, tokenizer = bench.model("gemma3").load(), bench.model("gemma3").tokenizer()
     bits, size = 0.0, 0
     for document in bench.corpus("all").documents("target", "calibration"):
         ids = tokenizer.backend_tokenizer.encode(document.text, add_special_tokens=False).ids
-        assert len(ids) <= 64 - 1
+        assert len(ids) <= 256 - 1
         row = torch.tensor([[tokenizer.bos_token_id, *ids]])
         with torch.no_grad():
             loss = live(input_ids=row, labels=row).loss
@@ -205,3 +216,52 @@ def test_plan_knows_memory_and_time_from_sizes() -> None:
     by_tokens = Continue(tokens=100_000).estimate(sizes)
     assert by_tokens.seconds > 6 * 120_000_000 * 100_000 / 4e11
     assert by_tokens.disk_bytes >= 2 * 12 * 120_000_000
+
+
+@pytest.fixture(scope="module")
+def extended(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The pico model with twenty new tokens."""
+    run = start(tmp_path_factory.mktemp("extended"))
+    place = tmp_path_factory.mktemp("words")
+    corpus = Corpus.write(place, documents())
+    step = build_step("vocab/extend", {"tokens": 20, "least": 2, "multiple": 1})
+    return step.apply(run, model=bench.model("gemma3"), corpus=corpus)  # type: ignore[return-value]
+
+
+def moved(before: Model, after: Model) -> dict[str, torch.Tensor]:
+    """How far every weight moved, at most, row by row."""
+    old, new = before.load().state_dict(), after.load().state_dict()
+    return {name: (new[name] - old[name]).abs().flatten(1 if old[name].ndim > 1 else 0).amax(-1) for name in old}
+
+
+def test_in_the_first_phase_only_new_rows_move(bench: Bench, extended: Model, tmp_path: Path) -> None:
+    run = start(tmp_path)
+    knobs = KNOBS | {"new_rows_first": 0.999}
+    given = {"base": bench.model("gemma3"), "model": extended, "corpus": bench.corpus("all")}
+    steps = moved(extended, Continue(**knobs).apply(run, **given))
+    table = next(name for name in steps if "embed_tokens" in name)
+    old = set(given["base"].tokenizer().get_vocab())
+    new = torch.tensor([i for token, i in extended.tokenizer().get_vocab().items() if token not in old])
+    still = torch.ones(len(steps[table]), dtype=torch.bool)
+    still[new] = False
+    assert len(new) == 20
+    assert (steps[table][new] > 0).all()
+    assert not steps[table][still].any()
+    tied = "lm_head.weight"
+    assert not any(change.any() for name, change in steps.items() if name not in (table, tied))
+
+
+def test_new_rows_have_a_rate_and_a_schedule_of_their_own(bench: Bench, extended: Model, tmp_path: Path) -> None:
+    """A tiny rate for new rows leaves them where they are while all else moves; a schedule at zero does the same."""
+    given = {"base": bench.model("gemma3"), "model": extended, "corpus": bench.corpus("all")}
+    old = set(given["base"].tokenizer().get_vocab())
+    new = torch.tensor([i for token, i in extended.tokenizer().get_vocab().items() if token not in old])
+    for number, knobs in enumerate(
+        (
+            {"new_row_learning_rate": 1e-9},
+            {"embedding_schedule": {"use": "cosine", "with": {"warmup": 0.0}}, "new_row_learning_rate": 1e-9},
+        )
+    ):
+        steps = moved(extended, Continue(**(KNOBS | knobs)).apply(start(tmp_path / str(number)), **given))
+        table = next(name for name in steps if "embed_tokens" in name)
+        assert steps[table][new].max() < 1e-6 < steps[table].max()

@@ -49,7 +49,7 @@ def back(tokenizer: Any, text: str) -> str:
 
 def test_codes_are_those_of_the_library_where_no_two_characters_share_one() -> None:
     codes = table([RUSSIAN], 400)
-    assert all(codes[c] == anyascii(c) for c in "абвдеиклмнорстцчшщюПШ")
+    assert all(codes[c] == anyascii(c) for c in "абвгдеиклмнорстцчшщПШ")
     assert codes["е"] == "e" and codes["ё"] != anyascii("ё")[:1] and codes["ъ"] == "ʹ"
     assert len({*codes.values()}) == len(codes)
     assert not {*table(["Only Latin, naïve ñ ß 12 — \u200b 🙂"], 400)}

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from lect.errors import UserError
-from lect.method import Range, Run, knobs
+from lect.method import Range, Run, Sizes, knobs
 from lect.ops.growth import add, merges, words
 from lect.ops.text import encode
 from lect.ops.tokenizer import Cut, Vocabulary
@@ -44,6 +44,10 @@ class Extend(VocabNew):
     """Longest new token, in characters."""
     multiple: Annotated[int, Range(at_least=1, at_most=4096)] = 64
     """Rows in all are brought to a multiple of this by leaving out the last new tokens (fast matrix products)."""
+
+    def rows_after(self, sizes: Sizes) -> int:
+        """As many more as are asked for."""
+        return sizes.rows + self.tokens
 
     def surgery(self, survey: Survey, run: Run) -> Cut:
         """Merge on, add, and drop what the text then does not use."""

@@ -80,11 +80,15 @@ class VocabStep(Step):
     def fill(self, new: Any, live: Any, survey: Survey, made: Any, origin: list[int], run: Run) -> None:
         """Make the first rows of new tokens, in place; a step without new tokens has nothing to do."""
 
-    def estimate(self, sizes: Sizes) -> Estimate:
-        """Seconds from bytes of text; rows by Heaps' law, with constants measured on the bundled text."""
+    def rows_after(self, sizes: Sizes) -> int:
+        """The rows that the step will probably leave: by Heaps' law, with constants measured on the bundled text."""
         scale, power = HEAPS
         texts = [n / max(1.0, sizes.bytes_per_token) for n in (sizes.target_bytes, sizes.kept_bytes) if n]
-        rows = min(sizes.rows, int(500 + sum(scale * n**power for n in texts)))
+        return min(sizes.rows, int(500 + sum(scale * n**power for n in texts)))
+
+    def estimate(self, sizes: Sizes) -> Estimate:
+        """Seconds from bytes of text, and the sizes that so many rows leave."""
+        rows = self.rows_after(sizes)
         width = sizes.embedding_parameters / max(1, sizes.rows)
         embedding = int(rows * width)
         parameters = sizes.parameters - sizes.embedding_parameters + embedding
