@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """lect's vocabulary steps against Python packages for the same jobs, each in an environment of its own, side by side.
 
-Trimming: the packaged model, and the same text for both. New rows: lect writes a tokenizer (``extend``: the trimmed
-model's with new tokens; ``replace``: a new one for the packaged model) and each package makes embeddings for exactly
-that tokenizer, from the same weights and the same text. All models are judged by the same step on the same test
-windows, then the best variant of each package, and lect's best initialiser, are trained with the same settings on the
-same tokens and judged again. "Best" is by target bits per byte on those test windows, for lect and packages alike.
+Trimming: the packaged model, and the same text for both. New rows: lect writes a tokenizer for the trimmed
+model (``extend``: its own with new tokens; ``replace``: a new one) and each package makes embeddings for exactly that
+tokenizer, from the same weights and the same text. All models are judged by the same step on the same test windows;
+then the best variant of each package, and lect's best initialiser, are trained with the same settings on as many tokens
+and judged again. "Best" is by target bits per byte on those test windows, for lect and packages alike.
 
 Every package runs as a process of its own, by its driver ``peer_<name>.py``. What a package cannot do stands in its row
 with the last line of its error. A package whose environment cannot be made has the last line of pip as its row.
@@ -29,13 +29,14 @@ CONFIG: dict[str, Any] = {
     "text": "bundled:eu",
     "keep": "bundled:en",
     "max_bytes": 16_000,
-    "training": {"tokens": 20_480, "evaluations": 1},
-    # what lect's steps are told; `from` is the model that is changed
+    "training": {"tokens": 20_480, "evaluations": 1, "evaluation_tokens": 512},
+    # what lect's steps are told; both change the trimmed model, and those of "trained" are trained afterwards
     "jobs": {
-        "extend": {"use": "vocab/extend", "from": "trim", "with": {"tokens": 4096}},
-        "replace": {"use": "vocab/replace", "from": "base", "with": {"size": 16_000}},
+        "replace": {"use": "vocab/replace", "with": {"size": 16_000}},
+        "extend": {"use": "vocab/extend", "with": {"tokens": 4096}},
     },
-    "initialisers": ["subword_mean", "align", "convex", "focus", "ofa"],
+    "trained": ["replace"],
+    "initialisers": ["subword_mean", "align", "focus"],
     # package: its driver, what pip is asked for beside it, the jobs that it is for and its settings in each of them
     "peers": {
         "vocabtrimmer": {
@@ -52,7 +53,7 @@ CONFIG: dict[str, Any] = {
             "driver": "peer_deepfocus.py",
             "install": ["deepfocus==1.0.1"],
             "variants": {
-                "extend": {"defaults": {}, "ten_passes": {"fasttext_model_epochs": 10}},
+                "extend": {"defaults": {}},
                 "replace": {"defaults": {}, "ten_passes": {"fasttext_model_epochs": 10}},
             },
         },
@@ -61,13 +62,10 @@ CONFIG: dict[str, Any] = {
             "driver": "peer_wechsel.py",
             "install": ["wechsel==0.0.4", "transformers"],
             "variants": {
-                "extend": {
-                    "gensim_new": {"vectors": "gensim", "rows": "new"},
-                    "fasttext_new": {"vectors": "fasttext", "rows": "new"},
-                },
+                "extend": {"fasttext_new": {"vectors": "fasttext", "rows": "new"}},
                 "replace": {
                     "fasttext_all": {"vectors": "fasttext", "rows": "all"},
-                    "gensim_new": {"vectors": "gensim", "rows": "new"},
+                    "gensim_all": {"vectors": "gensim", "rows": "all"},
                     "fasttext_new": {"vectors": "fasttext", "rows": "new"},
                 },
             },
@@ -76,7 +74,7 @@ CONFIG: dict[str, Any] = {
             "driver": "peer_tokenizer_adapter.py",
             "install": ["tokenizer-adapter==0.2.0", "transformers"],
             "variants": {
-                "extend": {"average": {"method": "average"}, "first_attention": {"method": "first_attention"}},
+                "extend": {"average": {"method": "average"}},
                 "replace": {"average": {"method": "average"}, "first_attention": {"method": "first_attention"}},
             },
         },
@@ -85,12 +83,11 @@ CONFIG: dict[str, Any] = {
             "driver": "peer_mergekit.py",
             "install": ["mergekit==0.1.5"],
             "variants": {
-                job: {
+                "extend": {"subword_mean": ["-a", "subword", "-s", "mean"]},
+                "replace": {
                     "subword_mean": ["-a", "subword", "-s", "mean"],
                     "subword_weighted_mean": ["-a", "subword", "-s", "weighted_mean"],
-                    "john_hewitt": ["-a", "john_hewitt"],
-                }
-                for job in ("extend", "replace")
+                },
             },
         },
     },
@@ -98,8 +95,7 @@ CONFIG: dict[str, Any] = {
 INITIALISING = ("deepfocus", "wechsel", "tokenizer_adapter", "mergekit")
 GOALS = {
     f"{job}_{when}_ratio_{peer}": at_most(1.0)
-    for job in ("extend", "replace")
-    for when in ("untrained", "trained")
+    for job, when in (("replace", "untrained"), ("replace", "trained"), ("extend", "untrained"))
     for peer in INITIALISING
 }
 CODE = ["src/lect/stages/corpus", "src/lect/stages/vocab", "src/lect/parts/init", "src/lect/engine", "src/lect/ops"]
@@ -126,7 +122,7 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def figures(config: dict[str, Any], details: dict[str, Any]) -> dict[str, float | None]:
     """Bits per byte of everyone's best and lect's over each package's; for trimming, cost and size likewise."""
     found: dict[str, float | None] = {}
-    ours, trims = details["trim"]["lect"], details["trim"]
+    ours, trims, trained = details["trim"]["lect"], details["trim"], config["trained"]
     for name in ("seconds", "peak_memory_bytes", "bytes", "rows", "target", "same_segmentation"):
         found[f"trim_{name}_lect"] = ours[name]
         for peer in [p for p, facts in config["peers"].items() if "trim" in facts["variants"]]:
@@ -136,10 +132,11 @@ def figures(config: dict[str, Any], details: dict[str, Any]) -> dict[str, float 
         best = {who: best_of(rows) for who, rows in details[job].items() if who != "source"}
         found[f"{job}_source_target"] = details[job]["source"]["target"]
         for who, row in best.items():
-            found[f"{job}_untrained_target_{who}"] = row and row["target"]
-            found[f"{job}_trained_target_{who}"] = row and row.get("trained", {}).get("target")
+            found[f"{job}_untrained_target_{who}"] = row["target"] if row else None
+            if job in trained:
+                found[f"{job}_trained_target_{who}"] = row["trained"].get("target") if row else None
             if who != "lect":
-                for when in ("untrained", "trained"):
+                for when in ("untrained", "trained") if job in trained else ("untrained",):
                     bits = [found[f"{job}_{when}_target_{one}"] for one in ("lect", who)]
                     found[f"{job}_{when}_ratio_{who}"] = ratio(bits[0], bits[1])
     return found
@@ -248,12 +245,19 @@ class Bench:
         return facts
 
     def bits(self, label: str, model: Path) -> dict[str, float]:
-        """Bits per byte of one model folder on the fixed sample of test text of each role."""
-        knobs = {"max_bytes": self.config["max_bytes"]}
-        given = {"base": model, "model": model, "corpus": self.corpus_folder}
-        out = self.step(f"bits-{label}", "evaluate/bits_per_byte", knobs, **given)["out"]
-        report = json.loads((out / "report.json").read_text("utf-8"))
-        return {role: report[role]["base"]["bits_per_byte"] for role in ("target", "kept")}
+        """Bits per byte of one model folder on the fixed sample of test text of each role, in this process."""
+        from lect import artefacts
+        from lect.method import Run
+        from lect.registry import build_step
+
+        where = self.place / f"bits-{label}"
+        for name in ("out", "scratch"):
+            (where / name).mkdir(parents=True)
+        run = Run(folder=where / "out", scratch=where / "scratch")
+        given = {"base": artefacts.Model(model), "model": artefacts.Model(model)}
+        step = build_step("evaluate/bits_per_byte", {"max_bytes": self.config["max_bytes"]})
+        report: Any = step.apply(run, corpus=artefacts.Corpus(self.corpus_folder), **given)
+        return {role: report.data[role]["base"]["bits_per_byte"] for role in ("target", "kept")}
 
     def trained(self, label: str, model: Path) -> dict[str, Any]:
         """Bits per byte after the training that all get, and what it took."""
@@ -297,6 +301,9 @@ class Bench:
         for name, variant, settings in self.variants("trim"):
             made = self.peer(name, "trim", variant, settings, self.models["base"], self.models["base"])
             row = self.costs(made)
+            mined = self.place / f"trim-{name}-{variant}" / "cache" / "vocab.json"
+            if mined.exists():
+                row["tokens_to_keep"] = len(json.loads(mined.read_text("utf-8")))
             if "out" in made:
                 row |= self.judged(f"trim-{name}-{variant}", made["out"])
                 row |= self.facts(made["out"]) if "error" not in row else {}
@@ -307,7 +314,7 @@ class Bench:
     def rows(self, job: str) -> dict[str, Any]:
         """One tokenizer of lect's, its first rows by lect's initialisers and by every package, then the training."""
         told = self.config["jobs"][job]
-        source = self.models[told["from"]]
+        source = self.models["trim"]
         found: dict[str, Any] = {"source": self.bits(f"{job}-source", source), "lect": {}}
         made: dict[tuple[str, str], Path] = {}
         tokens = source
@@ -326,16 +333,16 @@ class Bench:
                 row |= self.judged(f"{job}-{name}-{variant}", done["out"])
             found.setdefault(name, {})[variant] = row
             print(job, name, variant, row, flush=True)
-        for name in [who for who in found if who != "source"]:
+        for name in [who for who in found if who != "source" and job in self.config["trained"]]:
             best = best_of(found[name])
-            variant = next((v for v, row in found[name].items() if row is best), None)
-            if best is None or variant is None:
+            which = next((v for v, row in found[name].items() if row is best), None)
+            if best is None or which is None:
                 continue
             try:
-                best["trained"] = self.trained(f"{job}-{name}", made[name, variant])
-            except RuntimeError as error:
-                best["trained"] = {"error": str(error)}
-            print(job, name, variant, "trained", best["trained"], flush=True)
+                best["trained"] = self.trained(f"{job}-{name}", made[name, which])
+            except Exception as error:
+                best["trained"] = {"error": f"{type(error).__name__}: {error}"}
+            print(job, name, which, "trained", best["trained"], flush=True)
         for where in made.values():
             shutil.rmtree(where)
         return found
@@ -349,8 +356,8 @@ class Bench:
         """Bits per byte of a package's model, or why it cannot be judged."""
         try:
             return self.bits(label, model)
-        except RuntimeError as error:
-            return {"error": str(error)}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
 
     def costs(self, done: dict[str, Any]) -> dict[str, Any]:
         """What a step or a package took, and its error where it has one."""
