@@ -12,49 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from vocab_families import FAMILIES, LINES, SAID, family
 
-from lect.artefacts import Corpus, Document, Model
+from lect.artefacts import Corpus, Model
 from lect.errors import UserError
 from lect.method import Run
 from lect.ops.text import backend, encode
 from lect.ops.tokenizer import Vocabulary
-from lect.registry import build_step
 from lect.stages.vocab.shrink import left
 from lect.testing import pico
+from vocab_steps import apply, corpus_of, model_of
 
 
 def shrink(folder: Path, base: Model, corpus: Corpus, **knobs: Any) -> tuple[Model, Run]:
-    (folder / "out").mkdir(parents=True)
-    (folder / "scratch").mkdir()
-    run = Run(folder=folder / "out", scratch=folder / "scratch")
-    return build_step("vocab/shrink", {"multiple": 1, **knobs}).apply(run, model=base, corpus=corpus), run  # type: ignore[return-value]
-
-
-def model_of(rust: Tokenizer, folder: Path, template: str | None = None) -> Model:
-    """A tiny model around a tokenizer."""
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rust)
-    tokenizer.chat_template = template
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        live = GPT2LMHeadModel(config).eval()
-    folder.mkdir(parents=True)
-    return Model.write(folder, live, tokenizer)
-
-
-def corpus_of(folder: Path, target: list[str], kept: list[str] = [], split: str = "train") -> Corpus:  # noqa: B006
-    folder.mkdir(parents=True)
-    texts = [("target", text) for text in target] + [("kept", text) for text in kept]
-    return Corpus.write(
-        folder, (Document(id=f"{n}", text=text, role=role, split=split) for n, (role, text) in enumerate(texts))
-    )
+    return apply("vocab/shrink", folder, base, corpus, **knobs)
 
 
 @pytest.mark.parametrize("rows", [300, 420, 600])
