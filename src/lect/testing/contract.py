@@ -63,8 +63,9 @@ class Bench:
             (place / f"{role}.txt").write_text("\n\n".join(texts), encoding="utf-8")
         return Sources(folder=place, files=tuple((p.stem, p) for p in sorted(place.iterdir())))
 
-    def inputs(self, info: MethodInfo, family: str = "gemma3", corpus: str = "all") -> dict[str, Artefact]:
-        """What a step takes; ``model`` beside ``base`` has other weights."""
+    def inputs(self, info: MethodInfo, family: str | None = None, corpus: str = "all") -> dict[str, Artefact]:
+        """What a step takes; ``model`` beside ``base`` has other weights. A step's class may name its pico family."""
+        family = family or str(getattr(info.load(), "pico_family", "gemma3"))
         given: dict[str, Artefact] = {}
         if corpus == "all" and info.output == "Corpus":
             corpus = "messy"

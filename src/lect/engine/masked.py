@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked-token training with the engine's loop, where vectors of a document's tags are added under the head.
+
+One padded row a document, all of it attended to. Some tokens are chosen (arXiv 1810.04805, section 3.1: of these 80 %
+become the mask token, 10 % a random one, 10 % stay), and the loss is the mean over the chosen ones. To the states
+under the head comes one vector for each tag of the document, its language for example; the model itself does not
+have these vectors, and is saved without them.
+
+Shapes: T tokens of a row, M chosen ones, D width, V vocabulary, K names of a tag.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lect import machine
+from lect.engine.body import TOLERANCE, Row
+from lect.engine.data import Batch, Encoded, Ends, sample
+from lect.engine.loop import Loop, Probe, Rates, Record
+from lect.engine.optimizer import AdamW, Group
+from lect.engine.train import _plan, attention_width, split_step
+from lect.errors import UserError
+
+if TYPE_CHECKING:
+    from lect.artefacts import Corpus, Document
+    from lect.method import Run
+    from lect.parts.packing.kind import Packing
+    from lect.parts.schedule.kind import Schedule
+
+ROLES = ("target", "kept")
+MASKED, RANDOM = 0.8, 0.9  # below the first: the mask token; below the second: any token; else as it is
+Tag = Callable[["Document"], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedSettings:
+    """What a run does; the knobs of the step say what each means."""
+
+    minutes: float | None
+    tokens: int | None
+    share: float
+    learning_rate: float
+    tag_learning_rate: float
+    batch_tokens: int
+    max_length: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    clip: float
+    packing: Packing
+    schedule: Schedule
+    checkpoint_seconds: float
+    precision: str
+    evaluations: int
+    evaluation_tokens: int
+
+
+@dataclass(frozen=True)
+class MaskedRow(Row):
+    """A row with the places of the chosen tokens (M), and for each tag the number of its name there (tags, M)."""
+
+    chosen_m: Tensor
+    names_gm: Tensor
+
+
+class Tagged(nn.Module):
+    """A masked model with a table of vectors for each tag; the tables start small and random."""
+
+    def __init__(self, live: Any, names: Mapping[str, Sequence[str]], seed: int) -> None:
+        super().__init__()
+        self.live = live
+        width, spread = live.get_output_embeddings().weight.shape[1], float(live.config.initializer_range)
+        draw = torch.Generator().manual_seed(seed)
+        tables = [torch.randn(len(found), width, generator=draw) * spread for found in names.values()]
+        self.tables = nn.ParameterList([table.to(live.device) for table in tables])
+
+
+class MaskedBody:
+    """Everything of a masked model under its last matrix; ``head`` is that matrix with its bias as one more column."""
+
+    cap = 0.0
+    layout = "rows"
+
+    def __init__(self, tagged: Tagged, pad: int) -> None:
+        live = tagged.live
+        self.tables, self.base, self.pad, self.live = tagged.tables, live.base_model, pad, live
+        self.last = live.get_output_embeddings()
+        self.layers = list(self.base.encoder.layer)
+
+    @property
+    def head(self) -> Tensor:
+        """Weight and bias: (V, D + 1)."""
+        return torch.cat([self.last.weight, self.last.bias[:, None]], 1)
+
+    def states(self, row: Row) -> Tensor:
+        """What the last block gives for each token: (T, D)."""
+        lengths = row.offsets.diff().tolist()
+        parts = torch.split(row.ids_t, lengths)
+        ids_nt = nn.utils.rnn.pad_sequence(list(parts), batch_first=True, padding_value=self.pad)
+        seen_nt = torch.arange(ids_nt.shape[1], device=ids_nt.device) < row.offsets.diff().to(ids_nt.device)[:, None]
+        states_ntd = self.base(input_ids=ids_nt, attention_mask=seen_nt.long())[0]
+        return cast(Tensor, states_ntd[seen_nt])
+
+    def transformed(self, states_md: Tensor) -> Tensor:
+        """What the last matrix sees, with a one behind it for the bias: (M, D + 1)."""
+        if hasattr(self.live, "cls"):
+            states_md = self.live.cls.predictions.transform(states_md)
+        else:
+            head = self.live.lm_head
+            states_md = head.layer_norm(nn.functional.gelu(head.dense(states_md)))
+        return torch.cat([states_md, torch.ones_like(states_md[:, :1])], 1)
+
+    def hidden(self, row: MaskedRow) -> Tensor:
+        """Transformed states of the chosen tokens with the vectors of their tags: (M, D + 1)."""
+        states_md = self.states(row)[row.chosen_m]
+        for table_kd, names_m in zip(self.tables, row.names_gm, strict=True):
+            states_md = states_md + table_kd[names_m]
+        return self.transformed(states_md)
+
+    def uncompile(self) -> None:
+        """Nothing here is compiled."""
+
+
+def opened(tagged: Tagged, pad: int) -> MaskedBody:
+    """A body whose logits, without tags, are the model's own; another kind of model is a UserError."""
+    live = tagged.live
+    name = type(live).__name__
+    try:
+        if "MaskedLM" not in name:
+            raise AttributeError
+        body = MaskedBody(tagged, pad)
+        size = len(body.head)
+        row = Row.of([[(31 * i + 5) % size for i in range(n)] for n in (7, 4)], str(live.device))
+        with torch.no_grad():
+            found = [live(input_ids=ids[None]).logits[0] for ids in torch.split(row.ids_t, [7, 4])]
+            expected_tv, logits_tv = torch.cat(found), body.transformed(body.states(row)) @ body.head.t()
+        same = torch.allclose(logits_tv, expected_tv, rtol=TOLERANCE, atol=TOLERANCE * float(expected_tv.abs().max()))
+    except (AttributeError, TypeError):
+        same = False
+    if not same:
+        raise UserError(f"{name}: is no masked model of the BERT or XLM-R family; this step cannot train it")
+    return body
+
+
+class MaskedStream:
+    """Endless batches of one text, each a pure function of text, seed and number."""
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        names_gn: NDArray[np.int64],
+        settings: MaskedSettings,
+        tokenizer: Any,
+        *,
+        longest: int,
+        room: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.encoded, self.names_gn, self.packing, self.room = encoded, names_gn, settings.packing, room
+        self.ends = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+        self.mask, self.size, self.share = int(tokenizer.mask_token_id), len(tokenizer), settings.share
+        self.longest, self.seed, self.device = max(1, min(longest, room) - 2), seed, device
+        self._firsts = [0]
+        self._current: tuple[int, NDArray[np.int64], list[list[int]]] = (-1, np.zeros((0, 3), np.int64), [])
+
+    def batch(self, number: int) -> Batch:
+        """Batch ``number`` (from 0): the weights of its chosen tokens add up to its tokens."""
+        while number >= self._firsts[-1]:
+            self._turn_to(len(self._firsts) - 1)
+            self._firsts.append(self._firsts[-1] + len(self._current[2]))
+        epoch = bisect_right(self._firsts, number) - 1
+        self._turn_to(epoch)
+        _, pieces, batches = self._current
+        return self.lay(pieces[batches[number - self._firsts[epoch]]], np.random.default_rng([self.seed, 1, number]))
+
+    def lay(self, pieces: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """A batch of pieces (document, start, stop), with chosen tokens as ``rng`` draws them; one at least."""
+        sequences, free, documents, size = [], list[bool](), list[int](), 0.0
+        for document, start, stop in pieces.tolist():
+            low, high = self.encoded.starts[document : document + 2]
+            sequences.append([self.ends[0], *self.encoded.ids[low + start : low + stop].tolist(), self.ends[1]])
+            free += [False, *[True] * (stop - start), False]
+            documents += [document] * (stop - start + 2)
+            size += float(self.encoded.bytes[document]) * (stop - start) / int(high - low)
+        clean_t, free_t = np.concatenate(sequences).astype(np.int64), np.asarray(free)
+        chosen_t = (rng.random(len(clean_t)) < self.share) & free_t
+        if not chosen_t.any():
+            chosen_t[rng.choice(np.flatnonzero(free_t))] = True
+        kind_t, other_t = rng.random(len(clean_t)), rng.integers(0, self.size, len(clean_t))
+        shown_t = np.where(kind_t < MASKED, self.mask, np.where(kind_t < RANDOM, other_t, clean_t))
+        shown_t = np.where(chosen_t, shown_t, clean_t)
+        chosen_m = np.flatnonzero(chosen_t)
+        plain = Row.of(sequences, self.device)
+        row = MaskedRow(
+            torch.from_numpy(shown_t).to(self.device),
+            plain.positions_t,
+            plain.offsets,
+            torch.from_numpy(chosen_m).to(self.device),
+            torch.from_numpy(self.names_gn[:, np.asarray(documents)[chosen_m]]).to(self.device),
+        )
+        weight_m = torch.full((len(chosen_m),), len(clean_t) / len(chosen_m), device=self.device)
+        named = tuple(self.encoded.names[n] for n in pieces[:, 0])
+        return Batch(row, torch.from_numpy(clean_t[chosen_m]).to(self.device), weight_m, len(clean_t), size, named)
+
+    def _turn_to(self, epoch: int) -> None:
+        """Make ``epoch`` the one in memory."""
+        if self._current[0] == epoch:
+            return
+        rng = np.random.default_rng([self.seed, 0, epoch])
+        pieces = self.packing.cut(np.diff(self.encoded.starts), self.longest, rng)
+        packed = self.packing.pack(pieces[:, 2] - pieces[:, 1] + 2, self.room, rng)
+        self._current = epoch, pieces, [[n for members in batch for n in members] for batch in packed]
+
+
+def train_masked(
+    run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: MaskedSettings, key: str, tags: Mapping[str, Tag]
+) -> dict[str, dict[str, Tensor]]:
+    """Train ``live`` in place, leave it in fp32, put the facts into the run's record; name -> vector, for each tag.
+
+    Text of all roles is read alike. ``key`` names inputs and knobs: what the scratch folder holds of another key is not
+    taken over. Raises UserError where there is too little text or time, the loss is no number, or the model is no
+    masked one of the BERT or XLM-R family.
+    """
+    started = time.monotonic()
+    if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id):
+        raise UserError("tokenizer: has no mask token or no tokens around a text, so it is not a masked model's")
+    documents = [d for role in ROLES for d in corpus.documents(role) if d.split in ("train", "")]
+    known = {tag: sorted({name(d) for d in documents}) for tag, name in tags.items()}
+    tagged = Tagged(live, known, run.seed)
+    training = live.training
+    live.eval()
+    try:
+        body = opened(tagged, int(tokenizer.pad_token_id or 0))
+        rows, room = split_step(settings.batch_tokens)
+        longest = min(settings.max_length, room, _reach(live))
+
+        def stream(some: Sequence[Document], seed: int) -> MaskedStream:
+            names = [[known[tag].index(name(d)) for d in some] for tag, name in tags.items()]
+            names_gn = np.asarray(names, dtype=np.int64).reshape(len(tags), len(some))
+            encoded = Encoded.of(tokenizer, some)
+            return MaskedStream(
+                encoded, names_gn, settings, tokenizer, longest=longest, room=room, seed=seed, device=run.device
+            )
+
+        data = stream(documents, run.seed)
+        if data.encoded.tokens < room:
+            raise UserError(
+                f"the text for training has {data.encoded.tokens} tokens, fewer than one batch of {room}; "
+                "add text, or lower batch_tokens"
+            )
+        probes = {}
+        for number, role in enumerate(ROLES):
+            some = corpus.documents(role, "calibration")
+            cut = sample(tokenizer, some, Ends((0,), (0,)), longest=longest - 1, tokens=settings.evaluation_tokens)
+            read = [d for d in cut if all(name(d) in known[tag] for tag, name in tags.items())]
+            if probe := _probe(stream(read, run.seed + 1 + number)):
+                probes[role] = probe
+        with _optimizer(tagged, settings) as (optimizer, schedules):
+            loop = Loop(
+                run=run,
+                body=cast(Any, body),
+                optimizer=optimizer,
+                data=cast(Any, data),
+                probes=probes,
+                schedules=schedules,
+                rows=rows,
+                compile=False,
+                evaluations=settings.evaluations,
+                checkpoint_seconds=settings.checkpoint_seconds,
+                matmul_parameters=_matmul_parameters(live),
+                attention_width=attention_width(live, cast(Any, body)),
+            )
+            _, step_seconds = loop.warm_up()
+            plan = _plan(run, loop, cast(Any, settings), key, started, step_seconds)
+            record = loop.go(plan["steps"])
+    finally:
+        live.train(training)
+    _report(run, record, plan)
+    tables = (table.detach().float().cpu() for table in tagged.tables)
+    return {
+        tag: dict(zip(names, table, strict=True)) for (tag, names), table in zip(known.items(), tables, strict=True)
+    }
+
+
+def _report(run: Run, record: Record, plan: Mapping[str, Any]) -> None:
+    """The facts of the run; ``masked_evaluations`` are bits a chosen token, by role."""
+    run.fact(
+        losses=record.thinned(),
+        masked_evaluations=record.evaluations,
+        trained_tokens=record.tokens,
+        trained_bytes=round(record.bytes),
+        seconds=record.seconds,
+        step_seconds=record.step_seconds,
+        tokens_per_second=record.tokens / record.step_seconds,
+        bytes_per_second=record.bytes / record.step_seconds,
+        flops=record.flops,
+        peak_memory_bytes=machine.peak_memory_bytes(),
+        **plan,
+    )
+
+
+def _reach(live: Any) -> int:
+    """The longest sequence that the model has positions for; RoBERTa's begin behind the padding's."""
+    table = live.base_model.embeddings.position_embeddings
+    return int(table.num_embeddings) - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
+
+
+def _matmul_parameters(live: Any) -> int:
+    """Parameters that multiply every token; the last matrix multiplies chosen ones alone, and is left out."""
+    tables = {id(m.weight) for m in live.modules() if isinstance(m, nn.Embedding)}
+    tables.add(id(live.get_output_embeddings().weight))
+    return sum(p.numel() for p in live.parameters() if p.ndim > 1 and id(p) not in tables)
+
+
+def _probe(stream: MaskedStream) -> Probe | None:
+    """The stream's documents once, with fixed chosen tokens, each of weight one."""
+    lengths = np.diff(stream.encoded.starts)
+    pieces = np.asarray([[n, 0, length] for n, length in enumerate(lengths) if length], dtype=np.int64)
+    found, total, first = list[Batch](), 0, 0
+    while first < len(pieces):
+        filled = np.cumsum(pieces[first:, 2] + 2)
+        last = first + max(1, int((filled <= stream.room).sum()))
+        made = stream.lay(pieces[first:last], np.random.default_rng([stream.seed, 2, first]))
+        found.append(replace(made, weight_t=torch.ones_like(made.weight_t)))
+        total, first = total + len(made.target_t), last
+    return Probe(found, float(total)) if total else None
+
+
+@contextmanager
+def _optimizer(tagged: Tagged, settings: MaskedSettings) -> Iterator[tuple[AdamW, list[Rates]]]:
+    """Put the live weights into the compute type; afterwards they are the fp32 masters again."""
+    tables = {id(m.weight) for m in tagged.modules() if isinstance(m, nn.Embedding)}
+    kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"tags": [], "matrices": [], "rest": []}
+    for name, parameter in tagged.named_parameters():
+        plain = parameter.ndim < 2 or id(parameter) in tables
+        kinds["tags" if name.startswith("tables.") else "rest" if plain else "matrices"].append((name, parameter))
+    rates = {"tags": settings.tag_learning_rate}
+    groups = [
+        Group(
+            names=tuple(name for name, _ in members),
+            parameters=tuple(parameter for _, parameter in members),
+            learning_rate=rates.get(kind, settings.learning_rate),
+            weight_decay=settings.weight_decay if kind == "matrices" else 0.0,
+        )
+        for kind, members in kinds.items()
+        if members
+    ]
+    numbers = {"beta1": settings.beta1, "beta2": settings.beta2, "epsilon": settings.epsilon, "clip": settings.clip}
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    optimizer = AdamW(groups, dtype=dtype, **numbers)
+    try:
+        yield optimizer, [settings.schedule] * len(groups)
+    finally:
+        optimizer.release()
