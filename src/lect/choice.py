@@ -1,28 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which vocabulary: what keeping, trimming, extending and replacing would give, measured on a sample of the text.
+"""Which vocabulary: what keeping, trimming, extending and replacing would give, tried on a sample of the text.
 
-Every candidate's tokenizer is made from four fifths of the sample and measured on the last fifth. What a token costs
-follows from the parameters; how often training would meet each new token follows from the budget.
+Every candidate is the real surgery with the real first rows, made from four fifths of the sample and measured on the
+last fifth. What a token costs follows from the parameters; how often training would meet each new token follows from
+the budget.
 """
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lect.method import Sizes
-from lect.ops.growth import Merge, add, merges, words
-from lect.ops.text import backend, byte_count, encode
-from lect.ops.tokenizer import Vocabulary
+from lect import registry
+from lect.errors import UserError
+from lect.method import Run, Sizes
+from lect.ops.text import byte_count, encode
+
+if TYPE_CHECKING:
+    from lect.artefacts import Corpus, Model
 
 HELD_OUT = 5
-EXTENSIONS = (256, 1024, 4096, 16384)
-LONGEST = 24
+EXTENSIONS = (1024, 4096, 16384)
+REPLACEMENTS = (8000, 16000)
 LEAST = 16
 """Fewest times that a pair stands in the whole text to become a token: the default of vocab/extend."""
+BITS_BYTES = 4_000
+"""Bytes of the held-out text on which bits per byte are taken."""
 SEEN = 100.0
 """Fewest times that training has to meet each new token, on average, for its shorter texts to pay: see LOG.md."""
 REPLAY = 0.25
@@ -40,9 +47,13 @@ class Candidate:
     """New tokens among the rows."""
     bytes_per_token: float
     """On target text that the candidate was not made from."""
+    bits_per_byte: float
+    """On a little of the same text, before any training."""
     parameters: int
+    disk_bytes: int
+    """Of the model's weights."""
     head_flops: float
-    """Operations of the head for one byte of target text."""
+    """Operations of the head for one token."""
     speed: float
     """Bytes of target text in the same time, where matrix products are what takes the time."""
     seen: float
@@ -50,69 +61,151 @@ class Candidate:
     picked: bool = False
 
 
-def candidates(tokenizer: Any, texts: Sequence[str], sizes: Sizes, trimmed: Sizes, tokens: float) -> list[Candidate]:
+@dataclass(frozen=True)
+class _Tried:
+    """A candidate's tokenizer and model."""
+
+    tokenizer: Any
+    live: Any
+    rows: int
+    new: frozenset[int]
+
+
+def candidates(
+    model: Model,
+    sample: Mapping[str, Sequence[str]],
+    sizes: Sizes,
+    trained: Callable[[int], float],
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Candidate]:
     """Every candidate, exactly one of them picked.
 
-    ``texts`` is a sample of the target, ``trimmed`` what trimming would leave, ``tokens`` the budget of training.
+    ``sample`` is target and kept text, ``trained`` the tokens that the budget allows at so many parameters.
     Candidates that this tokenizer or this sample does not allow are left out.
     """
-    learnt = [text for n, text in enumerate(texts) if n % HELD_OUT] or list(texts)
-    unseen = [text for n, text in enumerate(texts) if n % HELD_OUT == 0]
-    size, old = byte_count(unseen), backend(tokenizer)
-    base = size / max(1, sum(map(len, encode(old, unseen))))
+    from lect.artefacts import Corpus, Document
+    from lect.ops.scoring import compute_dtype
 
-    def row(name: str, steps: Sequence[dict[str, Any]], start: Sizes, rows: int, rust: Any, new: set[int]) -> Candidate:
-        ids = Counter(i for text in encode(rust, unseen) for i in text)
-        width = sizes.embedding_parameters / max(1, sizes.rows)
-        parameters = int(start.parameters + (rows - start.rows) * width)
-        ratio = size / max(1, ids.total())
-        share = sum(n for i, n in ids.items() if i in new) / max(1, ids.total())
-        return Candidate(
-            name=name,
-            steps=tuple(steps),
-            rows=rows,
-            new=len(new),
-            bytes_per_token=ratio,
-            parameters=parameters,
-            head_flops=2 * rows * width / ratio,
-            speed=sizes.parameters / parameters * ratio / base,
-            seen=tokens * (1 - REPLAY) * share / len(new) if new else 0.0,
-        )
-
-    trim: dict[str, Any] = {"use": "vocab/trim"}
-    found = [row("keep", [], sizes, sizes.rows, old, set()), row("trim", [trim], trimmed, trimmed.rows, old, set())]
-    vocabulary = Vocabulary.read(tokenizer)
-    counted = words(tokenizer, vocabulary, learnt)
+    learnt = [text for n, text in enumerate(sample["target"]) if n % HELD_OUT] or list(sample["target"])
+    unseen = [text for n, text in enumerate(sample["target"]) if n % HELD_OUT == 0]
+    documents = [("target", text) for text in learnt] + [("kept", text) for text in sample["kept"]]
     least = max(2, round(LEAST * byte_count(learnt) / max(1, sizes.target_bytes)))
-    every = merges(counted, vocabulary, count=max(EXTENSIONS), least=least, longest=LONGEST)
-    for count in EXTENSIONS:
-        rust, new = grown(vocabulary, every, count)
-        step = {"use": "vocab/extend", "with": {"tokens": count}}
-        if new and (len(new) == count or count == EXTENSIONS[0]):
-            found.append(row(f"extend {count:,}", [trim, step], trimmed, trimmed.rows + len(new), rust, new))
+    trim: dict[str, Any] = {"use": "vocab/trim"}
+    after_trim = registry.build_step("vocab/trim", {}).estimate(sizes).sizes or sizes
+    keep = _Tried(model.tokenizer(), model.load(dtype=compute_dtype("auto", model, "cpu")), sizes.rows, frozenset())
+    found = [_row("keep", [], sizes, sizes.rows, keep, unseen, sizes, trained)]
+    with tempfile.TemporaryDirectory(prefix="lect-choice-") as place:
+        folder = Path(place)
+        (folder / "corpus").mkdir()
+        rows = [Document(id=str(n), text=text, role=role) for n, (role, text) in enumerate(documents)]
+        corpus = Corpus.write(folder / "corpus", rows)
+
+        def tried(
+            name: str, steps: Sequence[dict[str, Any]], start: _Tried, fewest: int, **fitted: Any
+        ) -> _Tried | None:
+            """Try the last of the steps, ``fitted`` to the sample; left out where it cannot be done."""
+            say(f"trying {name} on a sample")
+            step: Any = registry.build_step(steps[-1]["use"], {**steps[-1].get("with", {}), **fitted})
+            try:
+                made = _surgery(step, start, corpus, folder, after_trim.rows if steps == [trim] else 0)
+            except UserError:
+                return None
+            if len(made.new) < fewest:
+                return None
+            total = after_trim.rows + len(made.new)
+            if steps[0] is not trim:  # more text makes more tokens, up to what the step is asked for
+                more = max(1.0, sizes.target_bytes / max(1, byte_count(learnt)))
+                total = min(int(steps[-1]["with"]["size"]), int(made.rows * more))
+            found.append(_row(name, steps, after_trim, total, made, unseen, sizes, trained))
+            return made
+
+        trimmed = tried("trim", [trim], keep, 0) or keep
+        for count in EXTENSIONS:
+            step = {"use": "vocab/extend", "with": {"tokens": count}}
+            fewest = 1 if count == EXTENSIONS[0] else count
+            if not tried(f"extend {count:,}", [trim, step], trimmed, fewest, least=least, multiple=1):
+                break
+        for count in REPLACEMENTS:
+            step = {"use": "vocab/replace", "with": {"size": count}}
+            tried(f"replace {count:,}", [step], trimmed, 0)
     return picked(found)
 
 
-def grown(vocabulary: Vocabulary, every: Sequence[Merge], count: int) -> tuple[Any, set[int]]:
-    """The tokenizer with the first ``count`` new tokens of the merges, and their ids."""
-    from tokenizers import Tokenizer
-
-    fresh: set[str] = set()
-    end = 0
-    for *_, token in every:
-        if token not in vocabulary.ids and len(fresh | {token}) > count:
-            break
-        fresh |= {token} - vocabulary.ids.keys()
-        end += 1
-    cut = add(vocabulary.cut(vocabulary.strings), every[:end], {"": 1})
-    return Tokenizer.from_str(json.dumps(cut.data)), {n for n, i in enumerate(cut.origin) if i < 0}
-
-
 def picked(found: Sequence[Candidate]) -> list[Candidate]:
-    """The same, with the pick marked: the fastest whose new tokens training meets often enough; else trimming.
+    """The same, with the pick marked: the fastest of those whose new tokens, if any, training meets often enough.
 
     New tokens start as means of old ones and cost quality until training has met them; :data:`SEEN` says how often.
     """
-    enough = [c for c in found if c.new and c.seen >= SEEN]
-    best = max(enough, key=lambda c: c.speed) if enough else max(found, key=lambda c: c.speed if not c.new else 0.0)
+    allowed = [c for c in found if not c.new or c.seen >= SEEN]
+    best = max(allowed, key=lambda c: (c.speed, len(c.steps)))
     return [replace(c, picked=c is best) for c in found]
+
+
+def _surgery(step: Any, start: _Tried, corpus: Corpus, folder: Path, rows: int) -> _Tried:
+    """What a vocabulary step makes of a model, without proofs and without writing it.
+
+    Trimming to ``rows`` (0: the step decides) takes the tokens of the sample and the first ones, which are the most
+    frequent of the text that the tokenizer was trained on: the step itself looks longer.
+    """
+    from lect.stages.vocab.kinds import look
+
+    survey = look(start.tokenizer, start.live, corpus)
+    run = Run(folder=folder, scratch=folder)
+    old = survey.vocabulary
+    few = {*survey.required, *sorted(survey.usable)[:rows]} & survey.usable
+    cut = old.cut(old.ancestors(few)) if rows else step.surgery(survey, run)
+    tokenizer, live, origin, _ = step.change(start.live, survey, cut, run)
+    if broken := [gate.name for gate in run.gates if not gate.passed]:
+        raise UserError(f"{broken[0]}: does not hold on the sample")
+    return _Tried(tokenizer, live, len(origin), frozenset(n for n, i in enumerate(origin) if i < 0))
+
+
+def _row(
+    name: str,
+    steps: Sequence[dict[str, Any]],
+    start: Sizes,
+    rows: int,
+    made: _Tried,
+    unseen: Sequence[str],
+    base: Sizes,
+    trained: Callable[[int], float],
+) -> Candidate:
+    """Measure a candidate of ``rows`` rows; ``start`` are sizes with all but the rows right."""
+    ids = Counter(i for text in encode(made.tokenizer, unseen) for i in text)
+    width = base.embedding_parameters / max(1, base.rows)
+    parameters = int(start.parameters + (rows - start.rows) * width)
+    ratio = byte_count(unseen) / max(1, ids.total())
+    share = sum(n for i, n in ids.items() if i in made.new) / max(1, ids.total())
+    tokens = trained(parameters) * (1 - REPLAY)
+    return Candidate(
+        name=name,
+        steps=tuple(steps),
+        rows=rows,
+        new=len(made.new),
+        bytes_per_token=ratio,
+        bits_per_byte=_bits(made, unseen),
+        parameters=parameters,
+        disk_bytes=base.model_bytes * parameters // max(1, base.parameters),
+        head_flops=2 * rows * width,
+        speed=base.parameters / parameters * ratio / base.bytes_per_token,
+        seen=tokens * share / len(made.new) if made.new else 0.0,
+    )
+
+
+def _bits(made: _Tried, texts: Sequence[str]) -> float:
+    """Bits per byte of the first texts, :data:`BITS_BYTES` of them; not a number where the model cannot be asked."""
+    from lect.ops.scoring import Reader
+
+    some: list[str] = []
+    for text in texts:
+        some.append(text[: BITS_BYTES // 4])
+        if byte_count(some) >= BITS_BYTES:
+            break
+    try:
+        reader = Reader(live=made.live, tokenizer=made.tokenizer)
+    except UserError:
+        return float("nan")
+    lead = len(reader.start)
+    sequences = [reader.start + ids for ids in reader.encode(some)]
+    bits = reader.bits(sequences, [lead] * len(sequences))
+    return float(sum(b.sum() for b in bits)) / max(1, byte_count(some))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,27 +81,28 @@ def adapt(
     tokens: int | None,
     settings: Sequence[str],
     scratch: Path,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Plan:
     """The plan for one model and one text; ``scratch`` holds what comes through standard input."""
     if minutes is not None and tokens is not None:
         raise UserError("--minutes and --tokens: give one of them, the other follows from the machine's speed")
     keep = list(keep) or [GENERAL]
-    folder = models.resolve(model)
+    base = Model(models.resolve(model))
     sources = inputs.sources(text, keep, scratch)
-    tokenizer, texts = Model(folder).tokenizer(), _sample(sources)
-    sizes = measure(folder, sources, tokenizer, texts)
+    sample = _sample(sources)
+    sizes = measure(base, sources, sample["target"])
     budget: dict[str, Any] = {"tokens": tokens} if tokens is not None else {"minutes": minutes or MINUTES}
-    trimmed = registry.build_step("vocab/trim", {}).estimate(sizes).sizes or sizes
-    found = choice.candidates(tokenizer, texts, sizes, trimmed, tokens or _trained(minutes or MINUTES, trimmed))
+
+    def trained(parameters: int) -> float:
+        """Tokens that training will probably see."""
+        flops = (minutes or MINUTES) * 60 * sizes.matmul_flops * EXPECTED_UTILISATION
+        return float(tokens or flops / training_flops(1, parameters))
+
+    found = choice.candidates(base, sample, sizes, trained, say)
     steps, why = _decide(budget, sizes, next(c for c in found if c.picked))
     raw = {"model": model, "text": _absolute(text), "keep": _absolute(keep), "steps": steps}
     resolved = recipe.resolve(recipe.override(raw, list(settings)), "plan")
     return replace(estimate(resolved, sizes, why), candidates=tuple(found))
-
-
-def _trained(minutes: float, sizes: Sizes) -> float:
-    """Tokens that training will probably see in so many minutes."""
-    return minutes * 60 * sizes.matmul_flops * EXPECTED_UTILISATION / training_flops(1, sizes.parameters)
 
 
 def estimate(resolved: recipe.Recipe, sizes: Sizes, why: dict[str, str] | None = None) -> Plan:
@@ -139,7 +140,8 @@ def _decide(
         "corpus/repetition": "thresholds fitted on this text",
         "corpus/split": "training, calibration and test never overlap",
         "vocab/trim": f"{share:.0%} of the parameters are the {sizes.rows:,} rows of the vocabulary",
-        "vocab/extend": f"{pick.bytes_per_token:.1f} bytes a token; each new token is met {pick.seen:.0f} times",
+        "vocab/extend": f"{pick.bytes_per_token:.1f} bytes a token; training meets a new token {pick.seen:.0f} times",
+        "vocab/replace": f"{pick.bytes_per_token:.1f} bytes a token; training meets a new token {pick.seen:.0f} times",
         "pretrain/continue": "the model learns the text; kept text is replayed so that it is not forgotten",
         "export/huggingface": "a plain folder that other tools load",
         "evaluate/bits_per_byte": "the proof: quality on target and kept text, base against adapted",
@@ -155,13 +157,13 @@ def _decide(
     return [{"use": use, "with": dict(knobs.get(use, {}))} for use in chosen], why
 
 
-def measure(folder: Path, sources: artefacts.Sources, tokenizer: Any, texts: Sequence[str]) -> Sizes:
+def measure(model: Model, sources: artefacts.Sources, texts: Sequence[str]) -> Sizes:
     """Sizes of model and text, bytes per token on a sample of the text, and this machine's matrix product rate."""
     from lect.ops.model_folder import weight_shapes
     from lect.ops.text import byte_count, encode
 
-    shapes = weight_shapes(folder)
-    config = artefacts.read_json(folder / "config.json")
+    shapes = weight_shapes(model.folder)
+    config = artefacts.read_json(model.folder / "config.json")
     rows = int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0)
     count = {name: _product(shape) for name, shape in shapes.items()}
     embedding = sum(n for name, n in count.items() if len(shapes[name]) > 1 and shapes[name][0] >= rows > 0)
@@ -170,10 +172,10 @@ def measure(folder: Path, sources: artefacts.Sources, tokenizer: Any, texts: Seq
         parameters=sum(count.values()),
         embedding_parameters=embedding,
         rows=rows,
-        model_bytes=Model(folder).bytes,
+        model_bytes=model.bytes,
         target_bytes=sizes["target"],
         kept_bytes=sizes["kept"],
-        bytes_per_token=byte_count(texts) / max(1, sum(map(len, encode(tokenizer, texts)))),
+        bytes_per_token=byte_count(texts) / max(1, sum(map(len, encode(model.tokenizer(), texts)))),
         matmul_flops=machine.matmul_flops(),
     )
 
@@ -192,15 +194,15 @@ def _text_bytes(path: Path) -> int:
     return int(path.stat().st_size * EXPANSION.get(path.suffix, 1.0) * share)
 
 
-def _sample(sources: artefacts.Sources) -> list[str]:
-    """Beginnings of texts of the smallest target files, read as the run will read them, some hundred kilobytes."""
-    files = sorted((item for item in sources.files if item[0] == "target"), key=lambda item: item[1].stat().st_size)
-    chosen, size = [], 0
-    for item in files:
-        chosen.append(item)
-        size += _text_bytes(item[1])
-        if size > SAMPLE_BYTES:
-            break
+def _sample(sources: artefacts.Sources) -> dict[str, list[str]]:
+    """By role, beginnings of texts of the smallest files, read as the run will read them, some hundred kilobytes."""
+    chosen: list[tuple[str, Path]] = []
+    for role in ("target", "kept"):
+        size = 0
+        for item in sorted((i for i in sources.files if i[0] == role), key=lambda item: item[1].stat().st_size):
+            if size <= SAMPLE_BYTES:
+                chosen.append(item)
+                size += _text_bytes(item[1])
     with tempfile.TemporaryDirectory(prefix="lect-plan-") as place:
         for name in ("out", "scratch"):
             (Path(place) / name).mkdir()
@@ -208,13 +210,18 @@ def _sample(sources: artefacts.Sources) -> list[str]:
         few = artefacts.Sources(folder=sources.folder, files=tuple(chosen))
         read = registry.build_step("corpus/read", {}).apply(run, sources=few)
         assert isinstance(read, artefacts.Corpus)
-        size, texts = 0, []
-        for text in read.texts():
-            texts.append(text[:4000])
-            size += len(text[:4000].encode("utf-8", "surrogatepass"))
-            if size > SAMPLE_BYTES:
-                break
-        return texts
+        return {role: _beginnings(read.texts(role)) for role in ("target", "kept")}
+
+
+def _beginnings(texts: Sequence[str]) -> list[str]:
+    """The first 4,000 characters of each text, until there is enough."""
+    size, found = 0, list[str]()
+    for text in texts:
+        found.append(text[:4000])
+        size += len(found[-1].encode("utf-8", "surrogatepass"))
+        if size > SAMPLE_BYTES:
+            break
+    return found
 
 
 def _absolute(words: Sequence[str]) -> list[str]:

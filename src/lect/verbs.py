@@ -17,6 +17,7 @@ from lect import registry
 from lect.errors import UserError
 
 CORPUS = ("read", "normalise", "exact_duplicates", "split")
+WIDE = 120
 MEASURES = ("bits_per_byte", "cloze", "choice", "speed", "size", "samples")
 
 
@@ -32,9 +33,9 @@ def adapt(
     """Plan, show the plan, run it, and print the short table and where the report is."""
     from lect import plan as planning
 
-    scratch = out / "steps"
-    plan = planning.adapt(model, text, keep, minutes, tokens, settings, scratch)
-    _print_plan(plan, Console(stderr=True))
+    scratch, console = out / "steps", Console(stderr=True)
+    plan = planning.adapt(model, text, keep, minutes, tokens, settings, scratch, console.print)
+    _print_plan(plan, console)
     _room(plan, out)
     _run(plan.recipe, out, plan.as_dict(), "adapt")
 
@@ -50,8 +51,10 @@ def plan(
     """Print the plan."""
     from lect import plan as planning
 
+    say = Console(stderr=True).print
     with tempfile.TemporaryDirectory(prefix="lect-plan-") as scratch:
-        _print_plan(planning.adapt(model, text, keep, minutes, tokens, settings, Path(scratch)), Console())
+        made = planning.adapt(model, text, keep, minutes, tokens, settings, Path(scratch), say)
+    _print_plan(made, Console())
 
 
 def run_recipe(path: Path, out: Path, settings: Sequence[str]) -> None:
@@ -188,7 +191,7 @@ def _run(resolved: recipes.Recipe, out: Path, plan: dict[str, Any] | None, verb:
 
 def _print_plan(plan: Any, console: Console) -> None:
     if plan.candidates:
-        console.print(_vocabularies(plan.candidates))
+        console.print(_vocabularies(plan.candidates, console.width))
     columns = ("step", "why", "minutes", "memory", "disk")
     table = Table(*columns, box=None, pad_edge=False, title="plan", title_justify="left")
     for row in plan.rows:
@@ -199,22 +202,31 @@ def _print_plan(plan: Any, console: Console) -> None:
     console.print(table)
 
 
-def _vocabularies(candidates: Sequence[Any]) -> Table:
+def _vocabularies(candidates: Sequence[Any], width: int) -> Table:
     """What each vocabulary would give, the pick marked, and how a recipe spells it."""
-    columns = ("vocabulary", "rows", "bytes/token", "parameters", "head kFLOP/byte", "speed", "met", "in the recipe")
-    table = Table(*columns, box=None, pad_edge=False, title="vocabularies tried on a sample", title_justify="left")
+    columns = ("vocabulary", "rows", "bytes/token", "parameters", "disk", "head MFLOP", "speed", "bits/byte", "met")
+    title = "vocabularies, tried on a sample of the text"
+    table = Table(*columns, "in the recipe", box=None, pad_edge=False, title=title, title_justify="left")
     for c in candidates:
-        name = f"[bold]{c.name} *[/]" if c.picked else c.name
-        lines = [f"{s['use']}{' ' + str(s['with']) if s.get('with') else ''}" for s in c.steps]
-        numbers = (
+        lines = [" ".join([s["use"], *(f"{k}={v}" for k, v in s.get("with", {}).items())]) for s in c.steps]
+        table.add_row(
+            f"[bold]{c.name} *[/]" if c.picked else c.name,
             f"{c.rows:,}",
             f"{c.bytes_per_token:.2f}",
             f"{c.parameters / 1e6:.0f} M",
-            f"{c.head_flops / 1e3:.0f}",
+            f"{c.disk_bytes / 1e6:.0f} MB",
+            f"{c.head_flops / 1e6:.0f}",
+            f"{c.speed:.2f}",
+            f"{c.bits_per_byte:.2f}",
+            f"{c.seen:.0f}" if c.new else "",
+            escape("; ".join(lines) or "neither"),
         )
-        met = f"{c.seen:.0f}" if c.new else ""
-        table.add_row(name, *numbers, f"{c.speed:.2f}", met, escape("; ".join(lines) or "neither"))
-    table.caption = "speed: bytes in the same time, against keep; met: how often training meets each new token"
+    if width < WIDE:
+        table.columns.pop()
+    table.caption = (
+        "head: operations for a token; speed: bytes in the same time, against keep; bits/byte: of the target, before "
+        "any training; met: how often training meets each new token"
+    )
     table.caption_justify = "left"
     return table
 

@@ -74,7 +74,7 @@ def morphs(words: Iterable[str], *, types: int, epochs: int, seed: int) -> dict[
     try:
         baseline, utils = import_module("morfessor.baseline"), import_module("morfessor.utils")
     except ImportError:
-        raise UserError("morphology needs the package morfessor: pip install 'lect[morphology]'") from None
+        raise UserError("morphology needs the package morfessor: pip install 'lect[languages]'") from None
     state, shown = random.getstate(), utils.show_progress_bar
     utils.show_progress_bar = False
     random.seed(seed)

@@ -35,7 +35,7 @@ def table(texts: Iterable[str], most: int) -> dict[str, str]:
     try:
         from anyascii import anyascii
     except ImportError:
-        raise UserError("romanisation needs the package anyascii: pip install 'lect[romanise]'") from None
+        raise UserError("romanisation needs the package anyascii: pip install 'lect[languages]'") from None
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)

@@ -134,7 +134,7 @@ def _hash(word: str) -> int:
 
 
 def _missing(who: str) -> UserError:
-    return UserError(f"{who}: word vectors need gensim; pip install 'lect[vectors]'")
+    return UserError(f"{who}: word vectors need gensim; pip install 'lect[languages]'")
 
 
 def load(path: str, who: str) -> Vectors:

@@ -26,7 +26,7 @@ CARD = {
     ],
     "version": 1,
     "off": None,
-    "needs": ["lect[vectors]"],
+    "needs": ["lect[languages]"],
     "xfail": {},
 }
 BATCH = 256

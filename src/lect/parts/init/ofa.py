@@ -33,7 +33,7 @@ CARD = {
     ],
     "version": 1,
     "off": None,
-    "needs": ["lect[vectors]"],
+    "needs": ["lect[languages]"],
     "xfail": {},
 }
 WHO = "init/ofa"

@@ -36,7 +36,7 @@ CARD = {
     ],
     "version": 1,
     "off": None,
-    "needs": ["lect[vectors]"],
+    "needs": ["lect[languages]"],
     "xfail": {},
 }
 WHO = "init/wechsel"

@@ -34,7 +34,7 @@ CARD = {
     ],
     "version": 1,
     "off": None,
-    "needs": ["lect[morphology]"],
+    "needs": ["lect[languages]"],
     "xfail": {},
     "pico": {"words": 200, "morphemes": 60, "epochs": 3},
 }

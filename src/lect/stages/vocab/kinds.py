@@ -29,7 +29,7 @@ from lect.ops.text import backend, byte_count, encode
 from lect.ops.tokenizer import PLACEHOLDER, Cut, Vocabulary, literals
 from lect.parts.init.kind import NewTokens
 
-__all__ = ["Survey", "VocabNew", "VocabStep", "VocabSubset"]
+__all__ = ["Survey", "VocabNew", "VocabStep", "VocabSubset", "look", "rebuilt"]
 
 Ids = NDArray[np.int32]
 ROLES = ("target", "kept")
@@ -105,16 +105,20 @@ class VocabStep(Step):
         memory = 4 * (sizes.parameters + parameters) + 8 * (sizes.target_bytes + sizes.kept_bytes)
         return Estimate(seconds=seconds, memory_bytes=memory, disk_bytes=after.model_bytes, sizes=after)
 
-    def apply(self, run: Run, model: Model, corpus: Corpus) -> Model:
-        """Survey, decide, change, prove, write, report."""
-        tokenizer, live = model.tokenizer(), model.load()
-        survey = _survey(tokenizer, live, corpus)
-        cut = self.surgery(survey, run)
-        made = rebuilt(tokenizer, cut.data)
+    def change(self, live: Any, survey: Survey, cut: Cut, run: Run) -> tuple[Any, Any, list[int], dict[int, int]]:
+        """The new tokenizer and model, the old id of each row (-1 for a new one), and the row of each old id."""
+        made = rebuilt(survey.tokenizer, cut.data)
         origin = [*cut.origin, *survey.nameless]
         numbers = {old: n for n, old in reversed(list(enumerate(origin))) if old >= 0}
         new = with_rows(live, origin, numbers)
         self.fill(new, live, survey, made, origin, run)
+        return made, new, origin, numbers
+
+    def apply(self, run: Run, model: Model, corpus: Corpus) -> Model:
+        """Survey, decide, change, prove, write, report."""
+        tokenizer, live = model.tokenizer(), model.load()
+        survey = look(tokenizer, live, corpus)
+        made, new, origin, numbers = self.change(live, survey, self.surgery(survey, run), run)
         for name, value in _proof(self.gates, survey, corpus, tokenizer, made, origin).items():
             run.gate(name, value, run.limit(name, self.gates[name][0]))
         difference = _logits_difference(live, new, survey, origin, numbers)
@@ -220,7 +224,7 @@ def rebuilt(tokenizer: Any, data: dict[str, Any]) -> Any:
     return made
 
 
-def _survey(tokenizer: Any, live: Any, corpus: Corpus) -> Survey:
+def look(tokenizer: Any, live: Any, corpus: Corpus) -> Survey:
     """Read the text in the base tokenizer's tokens and find what must stay."""
     vocabulary = Vocabulary.read(tokenizer)
     rows = embedding_rows(live)
@@ -323,7 +327,7 @@ def _logits_difference(live: Any, new: Any, survey: Survey, origin: list[int], n
     for texts in survey.train.values():
         for ids in [t for t in texts if len(t)][:PROOF_DOCUMENTS]:
             both = []
-            kept = [int(i) for i in ids[:PROOF_TOKENS] if int(i) in numbers]
+            kept = [int(i) for i in ids[:PROOF_TOKENS] if int(i) in numbers] or there_n[:PROOF_TOKENS].tolist()
             for network, row in ((live, kept), (new, [numbers[i] for i in kept])):
                 ids_bt = torch.tensor([row], device=network.device)
                 if network.config.is_encoder_decoder:

@@ -26,7 +26,7 @@ CARD = {
     ],
     "version": 1,
     "off": None,
-    "needs": ["lect[romanise]"],
+    "needs": ["lect[languages]"],
     "xfail": {},
     "pico": {"size": 900, "least": 1, "multiple": 1, "split": False},
 }
