@@ -47,8 +47,8 @@ class Candidate:
     """New tokens among the rows."""
     bytes_per_token: float
     """On target text that the candidate was not made from."""
-    bits_per_byte: float
-    """On a little of the same text, before any training."""
+    bits_per_byte: float | None
+    """On a little of the same text, before any training; None for a model that gives text no probability."""
     parameters: int
     disk_bytes: int
     """Of the model's weights."""
@@ -192,8 +192,8 @@ def _row(
     )
 
 
-def _bits(made: _Tried, texts: Sequence[str]) -> float:
-    """Bits per byte of the first texts, :data:`BITS_BYTES` of them; not a number where the model cannot be asked."""
+def _bits(made: _Tried, texts: Sequence[str]) -> float | None:
+    """Bits per byte of the first texts, :data:`BITS_BYTES` of them; None where the model cannot be asked."""
     from lect.ops.scoring import Reader
 
     some: list[str] = []
@@ -204,7 +204,7 @@ def _bits(made: _Tried, texts: Sequence[str]) -> float:
     try:
         reader = Reader(live=made.live, tokenizer=made.tokenizer)
     except UserError:
-        return float("nan")
+        return None
     lead = len(reader.start)
     sequences = [reader.start + ids for ids in reader.encode(some)]
     bits = reader.bits(sequences, [lead] * len(sequences))

@@ -217,7 +217,7 @@ def _vocabularies(candidates: Sequence[Any], width: int) -> Table:
             f"{c.disk_bytes / 1e6:.0f} MB",
             f"{c.head_flops / 1e6:.0f}",
             f"{c.speed:.2f}",
-            f"{c.bits_per_byte:.2f}",
+            f"{c.bits_per_byte:.2f}" if c.bits_per_byte is not None else "",
             f"{c.seen:.0f}" if c.new else "",
             escape("; ".join(lines) or "neither"),
         )

@@ -41,7 +41,7 @@ class Continue(PretrainStep):
     """Peak learning rate of everything but embeddings and head, per update."""
     embedding_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
     """Peak learning rate of embeddings and head, per update."""
-    new_row_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 1e-3
+    new_row_learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
     """Peak learning rate of the rows of tokens that the base does not have, per update."""
     new_rows_first: Annotated[float, Range(at_least=0, below=1)] = 0.0
     """Share of the run, at its start, in which only the rows of new tokens move, in (0, 1)."""
