@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lect import plan, recipe
+from lect import choice, plan, recipe
 from lect.testing import pico
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
@@ -25,13 +25,19 @@ def test_recipe_resolves_and_its_steps_are_built(path: Path) -> None:
 
 def test_the_main_recipe_is_what_adapt_decides_on() -> None:
     main = recipe.parse((RECIPES[0].parent / "adapt.yaml").read_text())
-    decided, _ = plan._decide({"minutes": 10}, _sizes())
+    decided, _ = plan._decide({"minutes": 10}, _sizes(), _trim())
     assert [s["use"] for s in main["steps"]] == [s["use"] for s in decided]
 
 
 def _sizes() -> plan.Sizes:
     numbers = {"parameters": 10, "embedding_parameters": 5, "rows": 3, "model_bytes": 20, "target_bytes": 9}
     return plan.Sizes(**numbers, kept_bytes=9, bytes_per_token=3.0, matmul_flops=1e9)
+
+
+def _trim() -> choice.Candidate:
+    steps = ({"use": "vocab/trim"},)
+    numbers = {"rows": 2, "new": 0, "parameters": 9, "disk_bytes": 18, "bytes_per_token": 3.0, "bits_per_byte": 2.0}
+    return choice.Candidate(name="trim", steps=steps, **numbers, head_flops=4.0, speed=1.1, seen=0.0)
 
 
 def test_tiny_recipe_runs(tmp_path: Path) -> None:
