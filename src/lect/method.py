@@ -75,12 +75,13 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Part:
-    """A slot that a part of this kind fills."""
+    """A slot that a part of this kind fills, or with ``several`` a list of them."""
 
     kind: str
+    several: bool = False
 
     def __str__(self) -> str:
-        return f"a part of kind {self.kind}"
+        return f"a list of parts of kind {self.kind}" if self.several else f"a part of kind {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,9 @@ def _convert(kind: str, value: Any) -> Any:
         return None
     if kind == "part":
         return value if isinstance(value, str | dict) else None
+    if kind == "parts":
+        fits = isinstance(value, list | tuple) and all(isinstance(one, str | dict) for one in value)
+        return tuple(value) if fits else None
     if kind == "str":
         return value if isinstance(value, str) else None
     try:
@@ -143,7 +147,9 @@ def knob_of(name: str, hint: Any, default: Any = None) -> Knob:
         hint, *notes = typing.get_args(hint)
         bound = next((n for n in notes if isinstance(n, Range | OneOf | Part)), None)
     if isinstance(bound, Part):
-        return Knob(name=name, type="part", optional=type(None) in typing.get_args(hint), bound=bound, default=default)
+        optional = type(None) in typing.get_args(hint)
+        kind = "parts" if bound.several else "part"
+        return Knob(name=name, type=kind, optional=optional, bound=bound, default=default)
     optional = False
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         kinds = [a for a in typing.get_args(hint) if a is not type(None)]

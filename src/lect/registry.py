@@ -102,8 +102,13 @@ def check_values(info: MethodInfo, given: dict[str, Any], where: str) -> dict[st
             raise UserError(f"{where}: {info.name} has no knob {key!r}.{hint}")
     values = {n: k.accept(given.get(n, k.default), where) for n, k in info.knobs.items()}
     for name, knob in info.knobs.items():
-        if isinstance(knob.bound, Part) and values[name] is not None:
-            values[name] = check_part(knob.bound.kind, values[name], f"{where}.{name}")
+        if not isinstance(knob.bound, Part) or values[name] is None:
+            continue
+        kind, given_here = knob.bound.kind, values[name]
+        if knob.bound.several:
+            values[name] = [check_part(kind, spec, f"{where}.{name}[{n}]") for n, spec in enumerate(given_here)]
+        else:
+            values[name] = check_part(kind, given_here, f"{where}.{name}")
     return values
 
 
@@ -241,4 +246,5 @@ def _annotation(node: ast.expr) -> tuple[str, bool, Range | OneOf | Part | None]
     if isinstance(node, ast.BinOp):
         node = node.left
     word = node.id if isinstance(node, ast.Name) else ast.unparse(node)
-    return ("part" if word == "PartSpec" else word), optional, bound
+    kind = {"PartSpec": "part", "tuple[PartSpec, ...]": "parts"}.get(word, word)
+    return kind, optional, bound

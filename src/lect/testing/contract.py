@@ -21,7 +21,7 @@ from lect import artefacts
 from lect.artefacts import Artefact, Corpus, Document, Model, Report, Sources
 from lect.errors import UserError
 from lect.method import OneOf, Part, Range, Run
-from lect.registry import MethodInfo, build_step, check_part, parts
+from lect.registry import MethodInfo, build_step, check_part, find, parts
 from lect.testing import pico
 
 
@@ -37,6 +37,13 @@ class Bench:
         """A pico model of ``family``."""
         folder = self.folder / f"{family}-{seed}"
         return Model(folder) if folder.exists() else pico.model(family, folder, seed=seed)
+
+    @cache  # noqa: B019
+    def grown(self, family: str = "gemma3") -> Model:
+        """The same model with tokens that it did not have."""
+        made, _ = self.run(find("vocab/extend"), {"model": self.model(family), "corpus": self.corpus("all")})
+        assert isinstance(made, Model)
+        return made
 
     @cache  # noqa: B019
     def corpus(self, name: str = "all") -> Corpus:
@@ -64,7 +71,10 @@ class Bench:
         return Sources(folder=place, files=tuple((p.stem, p) for p in sorted(place.iterdir())))
 
     def inputs(self, info: MethodInfo, family: str | None = None, corpus: str = "all") -> dict[str, Artefact]:
-        """What a step takes; ``model`` beside ``base`` has other weights. A step's class may name its pico family."""
+        """What a step takes; ``model`` beside ``base`` has other weights, or new tokens.
+
+        A step's class may name its pico family (``pico_family``), and ask for new tokens (``pico_grown``).
+        """
         family = family or str(getattr(info.load(), "pico_family", "gemma3"))
         given: dict[str, Artefact] = {}
         if corpus == "all" and info.output == "Corpus":
@@ -74,6 +84,8 @@ class Bench:
                 given[name] = self.sources(corpus)
             elif kind == "Corpus":
                 given[name] = self.corpus(corpus)
+            elif kind == "Model" and name == "model" and getattr(info.load(), "pico_grown", False):
+                given[name] = self.grown(family)
             elif kind == "Model":
                 given[name] = self.model(family, 1 if name == "model" and "base" in info.inputs else 0)
             else:
@@ -121,7 +133,8 @@ def construct(info: MethodInfo, bench: Bench) -> None:
             else:
                 raise AssertionError(f"{info.name}.{knob.name} took {value!r}")
         if isinstance(knob.bound, Part):
-            assert knob.default is None or check_part(knob.bound.kind, knob.default, knob.name)
+            for default in (knob.default or ()) if knob.bound.several else (knob.default,):
+                assert default is None or check_part(knob.bound.kind, default, knob.name)
             assert parts(knob.bound.kind), f"{info.name}.{knob.name}: no part of kind {knob.bound.kind}"
 
 

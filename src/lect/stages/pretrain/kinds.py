@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lect.artefacts import Artefact, Corpus, Model
 from lect.engine.cost import plan
-from lect.method import Estimate, Run, Sizes, Step, knobs
+from lect.errors import UserError
+from lect.method import Estimate, PartSpec, Run, Sizes, Step, knobs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lect.engine.train import Settings
+    from lect.ops.tokenizer import Vocabulary
 
 
 @knobs
@@ -62,3 +66,96 @@ class PretrainStep(Step):
         new_rows = [i for token, i in tokenizer.get_vocab().items() if token not in known]
         train(run, live, tokenizer, corpus, self.settings(run), key, new_rows)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRows:
+    """The tokens that a model has and its base has not, and first rows for them from any ``init/…`` part."""
+
+    base: Model
+    corpus: Corpus
+    old: Vocabulary
+    new: Vocabulary
+    origin: list[int]
+    """For each id of the model's tokenizer the id of the same token in the base, or -1."""
+    tokenizers: tuple[Any, Any]
+    """The base's and the model's."""
+
+    @classmethod
+    def of(cls, base: Model, tokenizer: Any, corpus: Corpus) -> NewRows:
+        """Compare the vocabularies; a tokenizer whose ids leave gaps is a UserError."""
+        from lect.ops.model_folder import read_config
+        from lect.ops.tokenizer import Vocabulary
+        from lect.ops.train_tokenizer import origins
+
+        before = base.tokenizer()
+        old, new = Vocabulary.read(before), Vocabulary.read(tokenizer)
+        if sorted(new.strings) != list(range(len(new.strings))):
+            raise UserError("model: its tokenizer has ids without a token; let vocab/trim or vocab/extend rewrite it")
+        rows = int(read_config(base.folder).get_text_config().vocab_size)
+        origin = origins(old, new.data, {i for i in old.strings if i < rows})
+        return cls(base=base, corpus=corpus, old=old, new=new, origin=origin, tokenizers=(before, tokenizer))
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the new tokens in the model, ascending."""
+        return [n for n, i in enumerate(self.origin) if i < 0]
+
+    def rows(self, run: Run, spec: PartSpec) -> dict[str, Tensor]:
+        """First rows, (m, d) in fp32, by side: ``input``, and ``output`` where the base's head has its own table.
+
+        The base is in memory meanwhile. Rows that are no numbers are a UserError that names the initialiser.
+        """
+        import torch
+
+        from lect.ops.growth import pieces
+        from lect.parts.init.kind import NewTokens
+
+        live = self.base.load()
+        spelled = pieces(self.old, self.tokenizers[0], self.new, [self.new.strings[n] for n in self.ids])
+        texts = {r: self.corpus.texts(r, "train") + self.corpus.texts(r, "") for r in ("target", "kept")}
+        made: dict[str, Tensor] = {}
+        for side, table_vd in tables(live).items():
+            tokens = NewTokens(
+                old=self.old,
+                new=self.new,
+                origin=self.origin,
+                pieces=spelled,
+                old_tokenizer=self.tokenizers[0],
+                new_tokenizer=self.tokenizers[1],
+                texts=texts["target"],
+                kept_texts=texts["kept"],
+                live=live,
+                side=side,
+                seed=run.seed,
+                progress=run.progress,
+            )
+            with torch.random.fork_rng(devices=[]):
+                made[side] = run.part("init", spec).rows(table_vd.detach().float(), tokens)
+            if not bool(torch.isfinite(made[side]).all()):
+                raise UserError(f"init {spec}: made rows that are no numbers; choose another initialiser")
+        return made
+
+    def fill(self, live: Any, rows: dict[str, Tensor]) -> None:
+        """Write first rows into the tables of the model, in place; tables of another shape are a UserError."""
+        import torch
+
+        here = tables(live)
+        widths = [{side: table.shape[1] for side, table in found.items()} for found in (rows, here)]
+        if widths[0] != widths[1]:
+            raise UserError(
+                f"model: its embeddings ({widths[1]} wide) are not laid out as those of the base ({widths[0]}); "
+                "give a model that was made from this base"
+            )
+        with torch.no_grad():
+            for side, rows_md in rows.items():
+                here[side][torch.tensor(self.ids)] = rows_md.to(here[side])
+
+
+def tables(live: Any) -> dict[str, Tensor]:
+    """The embedding table (v, d) of a model as ``input``, and as ``output`` that of its head where it has its own."""
+    found = {"input": live.get_input_embeddings().weight}
+    head = live.get_output_embeddings()
+    if head is not None and head.weight is not found["input"]:
+        found["output"] = head.weight
+    return found
