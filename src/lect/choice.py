@@ -108,7 +108,8 @@ def candidates(
             step: Any = registry.build_step(steps[-1]["use"], {**steps[-1].get("with", {}), **fitted})
             try:
                 made = _surgery(step, start, corpus, folder, after_trim.rows if steps == [trim] else 0)
-            except UserError:
+            except UserError as error:
+                say(f"{name} is left out: {error}")
                 return None
             if len(made.new) < fewest:
                 return None

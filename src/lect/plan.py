@@ -19,6 +19,8 @@ from lect.method import Run, Sizes
 GENERAL = data.GENERAL["en"]
 """Kept text where the user names none: the strong language of the open models is English."""
 MINUTES = 10.0
+RACE_MINUTES, RACE_TOKENS = 60.0, 2_000_000
+"""Least budget at which initialisers race: the losers' training is then a small part of it."""
 SAMPLE_BYTES = 400_000
 TEXT_SHARE = 0.6
 """Share of a file's expanded bytes that is text, for markup and tables; plain text is nearer to 1."""
@@ -142,6 +144,7 @@ def _decide(
         "vocab/trim": f"{share:.0%} of the parameters are the {sizes.rows:,} rows of the vocabulary",
         "vocab/extend": f"{pick.bytes_per_token:.1f} bytes a token; training meets a new token {pick.seen:.0f} times",
         "vocab/replace": f"{pick.bytes_per_token:.1f} bytes a token; training meets a new token {pick.seen:.0f} times",
+        "pretrain/race": "the first rows of new tokens that lead furthest; the budget allows to try some",
         "pretrain/continue": "the model learns the text; kept text is replayed so that it is not forgotten",
         "export/huggingface": "a plain folder that other tools load",
         "evaluate/bits_per_byte": "the proof: quality on target and kept text, base against adapted",
@@ -153,7 +156,11 @@ def _decide(
         "export/gguf": "the same model for llama.cpp",
     }
     knobs = {"pretrain/continue": budget} | {step["use"]: step.get("with", {}) for step in pick.steps}
-    chosen = [use for use in why if not use.startswith("vocab/") or any(use == step["use"] for step in pick.steps)]
+    optional = {use for use in why if use.startswith("vocab/")} | {"pretrain/race"}
+    picked = {step["use"] for step in pick.steps}
+    if pick.new and (budget.get("minutes", 0) >= RACE_MINUTES or budget.get("tokens", 0) >= RACE_TOKENS):
+        picked.add("pretrain/race")
+    chosen = [use for use in why if use not in optional or use in picked]
     return [{"use": use, "with": dict(knobs.get(use, {}))} for use in chosen], why
 
 

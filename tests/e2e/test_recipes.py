@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def test_the_main_recipe_is_what_adapt_decides_on() -> None:
     main = recipe.parse((RECIPES[0].parent / "adapt.yaml").read_text())
     decided, _ = plan._decide({"minutes": 10}, _sizes(), _trim())
     assert [s["use"] for s in main["steps"]] == [s["use"] for s in decided]
+
+
+def test_initialisers_race_where_there_are_new_tokens_and_time() -> None:
+    grown = replace(_trim(), new=5, steps=({"use": "vocab/trim"}, {"use": "vocab/extend", "with": {"tokens": 5}}))
+    for pick, minutes, races in ((grown, 120, True), (grown, 10, False), (_trim(), 120, False)):
+        uses = [s["use"] for s in plan._decide({"minutes": minutes}, _sizes(), pick)[0]]
+        assert ("pretrain/race" in uses) is races
+        assert ("vocab/extend" in uses) is (pick is grown)
 
 
 def _sizes() -> plan.Sizes:
