@@ -90,7 +90,14 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def figures(config: dict[str, Any], details: dict[str, Any]) -> dict[str, float | None]:
     """Everything that has an aim, and what it is set against."""
     trimmed, loaded = details["trim"], details["loading"]
-    names = ("seconds", "cpu_seconds", "peak_memory_bytes", "peak_over_fp32", "peak_over_disk", "same_segmentation")
+    names: tuple[str, ...] = (
+        "seconds",
+        "cpu_seconds",
+        "peak_memory_bytes",
+        "peak_over_fp32",
+        "peak_over_disk",
+        "same_segmentation",
+    )
     names += ("equal_rows", "equal_hidden_states", "logits_difference")
     found: dict[str, float | None] = {f"trim_{name}": trimmed[name] for name in names}
     for name in config["languages"]:
