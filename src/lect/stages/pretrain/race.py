@@ -27,7 +27,7 @@ CARD = {
     "claim": "the winner has the fewest bits per byte of all after the same training, or none has surely fewer",
     "differs": [
         "the nearest published method, successive halving, stops the worse half early, several times; here all "
-        "candidates run to the end and are judged once, because early losses of initialisers mislead",
+        "candidates run to the end and are judged once, since an early loss may say little of a later one",
         "a difference that the interval does not tell from zero goes to the candidate that is named first",
         "the winner's weights are kept and trained on; the optimizer's moments are not",
     ],
