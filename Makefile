@@ -27,7 +27,7 @@ demo: install  ## adapt the packaged model to bundled Basque text, about 15 minu
 	$(BIN)/lect adapt gemma-3-270m bundled:eu --keep bundled:en --out $(OUT) --minutes $(MINUTES)
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: install  ## style, types, stale generated docs
 	$(BIN)/ruff format --check .

@@ -64,7 +64,7 @@ def attempt(home: Path, stop: str) -> None:
     out.mkdir()
     run = Run(folder=out, scratch=home / "scratch", seed=5, listener=Listener())
     step = build_step("pretrain/continue", KNOBS)
-    step.apply(run, model=Model(home / "model"), corpus=Corpus(home / "corpus"))
+    step.apply(run, base=Model(home / "model"), model=Model(home / "model"), corpus=Corpus(home / "corpus"))
     print("weights", hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(), flush=True)
     print("losses", [point["loss"] for point in run.facts["losses"]], flush=True)
 

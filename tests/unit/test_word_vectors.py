@@ -152,7 +152,7 @@ def test_what_the_user_can_change_is_said_in_one_line(tmp_path, monkeypatch):
         train(LINES, **SETTINGS | {"least": 61})
     monkeypatch.setitem(sys.modules, "gensim.models", None)
     for call in (lambda: train(LINES, **SETTINGS), lambda: load(str(tmp_path / "a.vec"), "test")):
-        with pytest.raises(UserError, match=r"needs? gensim; pip install 'lect\[vectors\]'"):
+        with pytest.raises(UserError, match=r"needs? gensim; pip install 'lect\[languages\]'"):
             call()
 
 

@@ -315,5 +315,5 @@ def test_text_that_does_not_come_back_stops_the_run(tmp_path: Path) -> None:
 
 def test_without_the_package_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "morfessor.baseline", None)
-    with pytest.raises(UserError, match=r"pip install 'lect\[morphology\]'"):
+    with pytest.raises(UserError, match=r"pip install 'lect\[languages\]'"):
         run_in(tmp_path / "run", pico.model("gpt2", tmp_path / "base"), SAID, [])

@@ -10,10 +10,8 @@ post-processor and padding name, gates on the proof, and reports. Test text is r
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import json
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
@@ -118,14 +116,9 @@ class VocabStep(Step):
 
     def apply(self, run: Run, model: Model, corpus: Corpus) -> Model:
         """Survey, decide, change, prove, write, report."""
-        live = model.load()
-        _give_back()
-        tokenizer = model.tokenizer()
+        tokenizer, live = model.tokenizer(), model.load()
         survey = look(tokenizer, live, corpus)
-        _give_back()
-        cut = self.surgery(survey, run)
-        _give_back()
-        made, new, origin, numbers = self.change(live, survey, cut, run)
+        made, new, origin, numbers = self.change(live, survey, self.surgery(survey, run), run)
         for name, value in _proof(self.gates, survey, corpus, tokenizer, made, origin).items():
             run.gate(name, value, run.limit(name, self.gates[name][0]))
         difference = _logits_difference(live, new, survey, origin, numbers)
@@ -138,7 +131,6 @@ class VocabStep(Step):
         )
         run.say(f"vocabulary: {rows:,} rows -> {len(origin):,}; parameters {after / before:.1%} of before")
         del live
-        _give_back()
         return Model.write(run.folder, new, made, run, dtype=model.dtype)
 
 
@@ -267,12 +259,6 @@ def look(tokenizer: Any, live: Any, corpus: Corpus) -> Survey:
         usable=usable,
         nameless=tuple(sorted(i for i in config if i < rows and i not in usable)),
     )
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: glibc keeps hundreds of megabytes when a large tokenizer.json was parsed."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> Iterator[Ids]:
