@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from lect.engine import checkpoint, loss
+from lect.engine import checkpoint, curve, loss
 from lect.engine.body import Body
 from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed
@@ -145,7 +145,7 @@ class Loop:
         whole = True
         try:
             if not self.record.evaluations:
-                self._evaluate(started)
+                self._evaluate(started, steps)
             while self.record.step < steps:
                 step = self.record.step
                 began = time.monotonic()
@@ -155,7 +155,7 @@ class Loop:
                 whole = True
                 self._show(steps, value)
                 if step + 1 in due:
-                    self._evaluate(started)
+                    self._evaluate(started, steps)
                 if step + 1 == steps or time.monotonic() - saved > self.checkpoint_seconds:
                     self._save(started)
                     saved = time.monotonic()
@@ -260,12 +260,20 @@ class Loop:
             minutes_left=round((steps - record.step) * pace / 60, 1),
         )
 
-    def _evaluate(self, started: float) -> None:
-        """Bits per byte of the samples, added to the record."""
+    def _evaluate(self, started: float, steps: int) -> None:
+        """Bits per byte of the samples, added to the record, and what the target's will probably be at the end."""
         record = self.record
         point: dict[str, float | None] = {"step": record.step, "tokens": record.tokens}
         for role in ("target", "kept"):
             point[role] = self.bits_per_byte(self.probes[role]) if role in self.probes else None
+        seen = [(p["tokens"], p["target"]) for p in [*record.evaluations, point]]
+        points = [(tokens, bits) for tokens, bits in seen if tokens is not None and bits is not None]
+        expected = None
+        if 0 < record.step < steps:
+            expected = curve.extrapolate(points, record.tokens * steps / record.step)
+        if expected is not None:
+            self.run.say(f"sample of the target: {points[-1][1]:.3f} bits, {expected:.3f} expected at the end")
+        point["expected"] = expected
         record.evaluations.append(point | {"seconds": round(time.monotonic() - started, 3)})
 
     def bits_per_byte(self, probe: Probe) -> float:

@@ -109,3 +109,28 @@ def relative(before: float | None, after: float | None) -> float | None:
     """``after / before - 1``, or None when it has no meaning."""
     value = ratio(before, after)
     return None if value is None else value - 1
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A predicted or measured number in its unit: ``seconds``, ``bytes``, ``tokens``, ``rows``, ``bits``, ``share``.
+
+    In any other unit it has three digits, and a missing number is a dash.
+    """
+    if value is None:
+        return "\N{EN DASH}"
+    if unit in ("seconds", "bytes"):
+        return duration(value) if unit == "seconds" else size(value)
+    if unit in ("tokens", "rows"):
+        return count(round(value))
+    if unit == "share":
+        return share(value)
+    if unit == "bits" and abs(value) >= 1e6:
+        return _scaled(value, [(1e12, "Tbit"), (1e9, "Gbit"), (1e6, "Mbit")])
+    return significant(value, 4 if unit == "bits" else 3)
+
+
+def span(value: float | None, low: float | None, high: float | None, unit: str) -> str:
+    """A number with the range that is as good, where there is one."""
+    if low is None or high is None:
+        return quantity(value, unit)
+    return f"{quantity(low, unit)} to {quantity(high, unit)}"
