@@ -25,7 +25,7 @@ class Moment:
         return self.seen / self.total
 
     def after(self, share: float) -> Moment:
-        """The same moment for what begins when ``share`` (below 1) of the run is behind; below zero it has not begun."""
+        """The same moment for what begins behind a ``share`` (below 1) of the run; below zero it has not begun."""
         return Moment(self.seen - share * self.total, self.total * (1 - share), self.batch)
 
 
