@@ -252,7 +252,7 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         )
         for members, rate, decay, _, part in plan
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:
