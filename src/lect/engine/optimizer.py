@@ -10,7 +10,7 @@ parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,6 +118,13 @@ class AdamW:
             part = slice(low, low + step)
             master, first, second, grad = (t[part] for t in flat)
             self.kernel(live[part] if live is not None else None, master, first, second, grad, numbers)
+
+    def mask(self, kept: Mapping[str, Tensor]) -> None:
+        """Set entries that are not kept to zero: weights, live and master, and moments."""
+        live = dict(self.named())
+        for name, kept_here in kept.items():
+            for tensor in (self.master[name], self.first[name], self.second[name], live[name].data):
+                tensor.masked_fill_(~kept_here, 0.0)
 
     def release(self) -> None:
         """Make the masters the live weights."""
