@@ -19,7 +19,14 @@ from lect.engine.budget import FEWEST_STEPS
 from lect.engine.cost import EXPECTED_UTILISATION, tokens_within
 from lect.engine.curve import FEWEST, extrapolate
 from lect.errors import UserError
-from lect.laws import data_repeats, knowledge_capacity, learning_rate_batch, related_languages, task_ladder
+from lect.laws import (
+    average_parameters,
+    data_repeats,
+    knowledge_capacity,
+    learning_rate_batch,
+    related_languages,
+    task_ladder,
+)
 from lect.laws import vocabulary_size as vocabulary
 from lect.recipe import ResolvedStep
 from lect.registry import build_part
@@ -101,6 +108,7 @@ def forecast(known: Known, runs: Sequence[Path]) -> list[Row]:
         batch(known, tokens, float(knobs["batch_tokens"])),
         rows(known),
         relatives(known, unique),
+        *pruned(known, knobs, tokens),
     ]
     return made if not epochs else [*made, repeats(unique, epochs), dropout(epochs), capacity(known, epochs)]
 
@@ -184,6 +192,17 @@ def rows(known: Known) -> Row:
     inside = _within(known.body, vocabulary.STUDIED_NON_VOCABULARY)
     note = "from random weights on English; the plan tries vocabularies on the text instead"
     return Row("rows of the vocabulary", found.loss, "rows", note, min(ways), max(ways), known.rows, inside)
+
+
+def pruned(known: Known, knobs: Mapping[str, Any], tokens: float) -> list[Row]:
+    """What a model is worth that is pruned while it is trained (Jin et al.); nothing for one that is not."""
+    part: Any = build_part("parameters", knobs.get("parameters", "full"))
+    if not hasattr(part, "plan"):
+        return []
+    found = part.plan(known.body, max(1, int(tokens // knobs["batch_tokens"])))
+    inside = _within(known.body, average_parameters.STUDIED_PARAMETERS)
+    note = "as good as a dense body of so many parameters, and the body that is left; from random weights"
+    return [Row("worth of a pruned body", found.average, "parameters", note, recipe=found.final, inside=inside)]
 
 
 def relatives(known: Known, unique: float) -> Row:

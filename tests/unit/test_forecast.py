@@ -73,6 +73,14 @@ def test_laws_stand_beside_the_recipe_and_say_where_they_were_not_studied() -> N
     assert studied.inside is True
 
 
+def test_a_body_that_is_pruned_while_it_is_trained() -> None:
+    assert "worth of a pruned body" not in rows(known())
+    sparse = {"use": "prune", "with": {"sparsity": 0.8, "start": 0.25, "end": 0.75}}
+    found = rows(known(steps=steps(parameters=sparse)))["worth of a pruned body"]
+    assert found.recipe == pytest.approx(0.2 * 100_000_000) and found.inside is True
+    assert found.value == pytest.approx(2 * found.recipe, rel=0.01), "up to two times smaller than a dense one as good"
+
+
 def test_other_mixtures_and_recipes_without_training() -> None:
     unread = known(steps=steps(mixture={"use": "replay", "with": {"share": 0.5}}))
     assert rows(unread)["epochs"].value == pytest.approx(300_000 * 0.5 / 700_000)
