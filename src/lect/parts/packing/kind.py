@@ -68,7 +68,7 @@ class Packing(PartMethod):
     """Lays pieces of documents into batches; an author writes ``pack``, and the others where they differ."""
 
     def study(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> Any:
-        """What ``order`` has to know of the documents: all their tokens, and where each starts, with the end as one more."""
+        """What ``order`` has to know: of all documents the tokens, and where each starts (and the last one ends)."""
 
     def order(self, documents: int, known: Any, rng: np.random.Generator) -> NDArray[np.int64]:
         """An epoch's order of the documents' numbers, for ``cut``; ``known`` is what ``study`` gave."""
