@@ -25,6 +25,7 @@ from lect.ops.model_folder import check_manifest
 from lect.parts.packing.concat import Concat
 from lect.parts.packing.kind import Packing
 from lect.parts.packing.one_document import OneDocument
+from lect.parts.schedule.kind import Moment
 from lect.registry import build_step
 from lect.stages.pretrain.langsamp import language, script, similarity
 from lect.testing import pico
@@ -168,7 +169,7 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
         matmul_parameters=1,
         attention_width=1,
     )
-    value, _ = loop._step(0, 1, 0.5)
+    value, _ = loop._step(0, 1, Moment(40, 80, 80))
     assert value == pytest.approx(total.item(), rel=1e-5)
     assert {"tables.0", "tables.1"} < {*expected}
     for name, grad in watcher.grads.items():
