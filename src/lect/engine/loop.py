@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: the same weights however often it was killed.
 
-The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters and
-moments are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
+The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters, moments
+and masks are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
 and the moments are set back afterwards: they leave no trace.
 """
 
@@ -25,6 +25,7 @@ from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed
 from lect.engine.optimizer import AdamW, squares, update
 from lect.errors import UserError
+from lect.parts.schedule.kind import Moment
 
 if TYPE_CHECKING:
     from lect.method import Run
@@ -38,8 +39,8 @@ POINTS = 400
 class Rates(Protocol):
     """What says how high a group's learning rate is."""
 
-    def rate(self, progress: float) -> float:
-        """The multiplier of the peak when ``progress`` (0 to 1) of the run is behind."""
+    def rate(self, at: Moment) -> float:
+        """The multiplier of the peak at a moment of the run."""
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Record:
     step_seconds: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, float | None]] = field(default_factory=list)
+    round: int = -1
+    """The round of parameters that the last step was in; -1 before the first."""
 
     def thinned(self) -> list[dict[str, float]]:
         """At most ``POINTS`` losses, each the mean of its stretch of steps."""
@@ -82,6 +85,8 @@ class Loop:
     schedules: Sequence[Rates]
     """One for each group of the optimizer."""
     rows: int
+    batch_tokens: int
+    """Tokens of one update, padding included."""
     compile: bool
     evaluations: int
     checkpoint_seconds: float
@@ -94,6 +99,8 @@ class Loop:
     teacher: Body | None = None
     """The model that the objective's ``teacher`` names."""
     record: Record = field(default_factory=Record)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
     kernels: loss.Kernels = loss.PLAIN
 
@@ -162,7 +169,8 @@ class Loop:
                 step = self.record.step
                 began = time.monotonic()
                 whole = False
-                value, batches = self._step(step, step + 1, (step + 0.5) / steps)
+                size = self.batch_tokens
+                value, batches = self._step(step, step + 1, Moment((step + 0.5) * size, steps * size, size))
                 self._count(value, batches, began, started)
                 whole = True
                 self._show(steps, value)
@@ -178,15 +186,16 @@ class Loop:
         self.record.seconds = time.monotonic() - started
         return self.record
 
-    def _step(self, step: int, count: int, progress: float | None) -> tuple[float, list[Batch]]:
+    def _step(self, step: int, count: int, at: Moment | None) -> tuple[float, list[Batch]]:
         """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token.
 
-        ``progress`` (0 to 1) sets the learning rates; None sets them to zero.
+        The moment ``at`` sets the learning rates; None sets them to zero.
         """
+        progress = at.progress if at else 0.0
         batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
-        trained = self._trained(progress or 0.0)
+        trained = self._trained(at)
         total = 0.0
         for batch in batches:
             value = loss.blocked_loss(
@@ -196,8 +205,8 @@ class Loop:
                 batch.weight_t * weight,
                 self.body.cap,
                 self.kernels,
-                self._weigh(batch, progress or 0.0),
-                self._taught(batch, progress or 0.0),
+                self._weigh(batch, progress),
+                self._taught(batch, progress),
             )
             torch.autograd.backward(value)
             total += value.item()
@@ -210,6 +219,8 @@ class Loop:
                     grad = grads[name].add_(grad) if name in grads else grad.float()
                 grads[name] = grad
                 parameter.grad = None
+        for name in self.masks.keys() & grads.keys():
+            grads[name].mul_(self.masks[name])
         norm = self.optimizer.norm(grads)
         if not (math.isfinite(total) and math.isfinite(norm)):
             names = [name for batch in batches for name in batch.documents]
@@ -218,18 +229,24 @@ class Loop:
                 f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}; the last checkpoint is kept; "
                 "lower learning_rate, or drop these documents"
             )
-        rates = [0.0 if progress is None else schedule.rate(progress) for schedule in self.schedules]
+        rates = [0.0 if at is None else schedule.rate(at) for schedule in self.schedules]
         self.optimizer.step(count, rates, grads, norm)
         return total, batches
 
-    def _trained(self, progress: float) -> Collection[str]:
-        """The names of the parameters that move in this part of the run."""
-        named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
-        if self.parameters is None:
-            return named
-        turn = self.parameters.round(progress)
+    def _trained(self, at: Moment | None) -> Collection[str]:
+        """The names of the parameters that move in this part of the run; where a round begins, its masks are made.
+
+        A warm-up step (None) is one of the first round, without masks.
+        """
+        turn = self.parameters.round(at.progress if at else 0.0) if self.parameters else 0
         if turn not in self._turns:
-            self._turns = {turn: frozenset(self.parameters.trained(named, turn, self.run.seed))}
+            named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
+            found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
+            self._turns = {turn: frozenset(found)}
+        if self.parameters and at and turn != self.record.round:
+            self.masks = dict(self.parameters.kept(self.optimizer.master, turn, self.run.seed))
+            self.optimizer.mask(self.masks)
+            self.record.round = turn
         return self._turns[turn]
 
     def _weigh(self, batch: Batch, progress: float) -> loss.Weigh | None:
@@ -311,7 +328,8 @@ class Loop:
 
     def _save(self, started: float) -> None:
         self.record.seconds = time.monotonic() - started
-        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state(), asdict(self.record))
+        masks = {f"mask/{name}": mask for name, mask in self.masks.items()}
+        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state() | masks, asdict(self.record))
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""
@@ -320,5 +338,7 @@ class Loop:
             return
         tensors, state = held
         self.optimizer.restore(tensors)
+        places = {f"mask/{name}": (name, parameter.device) for name, parameter in self.optimizer.named()}
+        self.masks = {name: tensors[key].to(where) for key, (name, where) in places.items() if key in tensors}
         self.record = Record(**state)
         self.run.say(f"goes on from step {self.record.step}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lect.parts.mixture.kind import Mixture
     from lect.parts.objective.kind import Objective
     from lect.parts.parameters.kind import Parameters
-    from lect.parts.schedule.kind import Schedule
+    from lect.parts.schedule.kind import Moment, Schedule
 
 ROLES = ("target", "kept")
 
@@ -79,6 +79,7 @@ def train(
                 parameters=settings.parameters,
                 teacher=teacher,
                 rows=rows,
+                batch_tokens=rows * room,
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
@@ -90,6 +91,7 @@ def train(
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
             record = loop.go(plan["steps"])
+            facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
     if loop.compile:
         torch.compiler.reset()
@@ -109,6 +111,7 @@ def train(
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
+        **facts,
         **plan,
     )
     return record
@@ -239,8 +242,9 @@ class _After:
     schedule: Schedule
     start: float
 
-    def rate(self, progress: float) -> float:
-        return 0.0 if progress < self.start else self.schedule.rate((progress - self.start) / (1 - self.start))
+    def rate(self, at: Moment) -> float:
+        own = at.after(self.start)
+        return 0.0 if own.seen < 0 else self.schedule.rate(own)
 
 
 @contextmanager
@@ -284,7 +288,7 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         )
         for members, rate, decay, _, part in plan
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:

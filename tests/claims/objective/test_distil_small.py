@@ -17,6 +17,7 @@ from lect.engine.loop import Loop
 from lect.errors import UserError
 from lect.method import Run
 from lect.parts.objective.distil_small import DistilSmall
+from lect.parts.schedule.kind import Moment
 from lect.testing import pico
 from lect.testing.contract import Bench
 
@@ -77,9 +78,19 @@ def test_equation(family: str) -> None:
         watcher = Watcher(live)
         with opened(live) as body, opened(other) as teacher:
             given: dict[str, Any] = {"optimizer": watcher, "data": Fixed(lay(SEQUENCES, 60, 0.0, (), "cpu"))}
-            given |= {"run": None, "probes": {}, "schedules": [], "rows": 1, "compile": False, "evaluations": 1}
+            given |= {
+                "run": None,
+                "probes": {},
+                "schedules": [],
+                "rows": 1,
+                "batch_tokens": 60,
+                "compile": False,
+                "evaluations": 1,
+            }
             given |= {"checkpoint_seconds": 1.0, "matmul_parameters": 1, "attention_width": 1}
-            value, _ = Loop(body=body, objective=part, teacher=teacher, **given)._step(0, 1, progress)
+            value, _ = Loop(body=body, objective=part, teacher=teacher, **given)._step(
+                0, 1, Moment(60 * progress, 60, 60)
+            )
         assert value == pytest.approx(expected.item(), rel=1e-5)
         for name, grad in grads.items():
             torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)
