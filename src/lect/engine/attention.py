@@ -67,7 +67,7 @@ def _rows(x_bhd: Tensor, groups: int) -> Tensor:
 
 def _heads(x_grd: Tensor, queries: int) -> Tensor:
     """The inverse of :func:`_rows`."""
-    groups, rows, width = x_grd.shape
+    groups, _, width = x_grd.shape
     return x_grd.view(groups, queries, -1, width).transpose(0, 1).reshape(queries, -1, width)
 
 
