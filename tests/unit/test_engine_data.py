@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lect.artefacts import Document
 from lect.engine.data import Encoded, Ends, Mixed, Stream, lay, sample, sample_batches
-from lect.parts.mixture.kind import Mixture
+from lect.parts.mixture.kind import Feedback, Mixture
 from lect.parts.mixture.replay import Replay
 from lect.parts.packing.one_document import OneDocument
 from lect.testing import pico
@@ -115,7 +115,7 @@ def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     names = [f"t{n}" for n in range(min(len(first), len(last)))]
 
     class Moving(Mixture):
-        def shares(self, tokens, progress):
+        def shares(self, tokens, progress, feedback):
             assert tokens == dict.fromkeys(names, 100)
             return {name: (1 - progress) * a + progress * b for name, a, b in zip(names, first, last, strict=False)}
 
@@ -125,7 +125,7 @@ def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     drawn = [data.place(n) for n in range(rows)]
     due = dict.fromkeys(names, 0.0)
     for number, (name, own) in enumerate(drawn):
-        shares = Moving().shares(data.tokens, number / rows)
+        shares = Moving().shares(data.tokens, number / rows, Feedback())
         for other, share in shares.items():
             due[other] += share / sum(shares.values())
         had = [found for found, _ in drawn[: number + 1]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lect.errors import UserError
 from lect.method import OneOf, Range, knobs
-from lect.parts.mixture.kind import Mixture
+from lect.parts.mixture.kind import Feedback, Mixture
 
 if TYPE_CHECKING:
     from lect.artefacts import Document
@@ -55,7 +55,7 @@ class Temperature(Mixture):
             return "kept"
         return f"target {document.language if self.by == 'language' else document.source}".strip()
 
-    def shares(self, tokens: Mapping[str, int], progress: float) -> Mapping[str, float]:
+    def shares(self, tokens: Mapping[str, int], progress: float, feedback: Feedback) -> Mapping[str, float]:
         """The same all the time: q = p^alpha / sum of p^alpha (sec. 3.1), times what kept text leaves."""
         powers = {name: n**self.alpha for name, n in tokens.items() if name != "kept" and n >= self.least}
         if not powers:
