@@ -136,6 +136,29 @@ def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     assert [again.place(n) for n in reversed(range(rows))] == drawn[::-1]
 
 
+def test_what_is_measured_changes_the_rows_behind_it_alone():
+    """Half and half until row 6, then all of the text with the greater loss; laid again in one go, it is the same."""
+
+    class Greater(Mixture):
+        def shares(self, tokens, progress, feedback):
+            last = feedback.losses[-1] if feedback.losses else dict.fromkeys(tokens, 1.0)
+            return {name: float(last[name] == max(last.values())) for name in tokens}
+
+    data = Mixed({name: Numbered(name) for name in "ab"}, Greater())
+    data.begin(12)
+    drawn = [data.place(n) for n in range(6)]
+    data.learn(6, {"a": 2.0, "b": 3.0})
+    assert data.shares() == {"a": 0.0, "b": 1.0}
+    drawn += [data.place(n) for n in range(6, 12)]
+    assert [name for name, _ in drawn] == [*"ab" * 3, *"b" * 6] or [name for name, _ in drawn] == [*"ba" * 3, *"b" * 6]
+    again = Mixed({name: Numbered(name) for name in "ab"}, Greater())
+    again.begin(12)
+    again.learn(6, {"a": 2.0, "b": 3.0})
+    assert [again.place(n) for n in range(12)] == drawn
+    with pytest.raises(ValueError, match="row 3 was laid before"):
+        data.learn(3, {"a": 1.0, "b": 1.0})
+
+
 def test_a_row_refuses_more_than_its_room_and_pads_without_weight():
     with pytest.raises(ValueError, match="do not fit"):
         lay([[1, 2, 3, 4]], 2, 0.0, (), "cpu")

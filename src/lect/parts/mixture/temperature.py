@@ -37,7 +37,8 @@ class Temperature(Mixture):
     """Rows shared out by size to the power of ``alpha``, which is 1 over what others call the temperature (sec. 3.1).
 
     Documents of the target without a language, or without a source, are one text together. Where all of it has one
-    language, nothing is left to share out but target and kept text. Raises UserError where ``least`` leaves none of it.
+    language, nothing is left to share out but target and kept text; ``corpus/language`` names several languages of the
+    target where its knob ``own_share`` says so. Raises UserError where ``least`` leaves no text.
     """
 
     by: Annotated[str, OneOf("language", "source")] = "language"
