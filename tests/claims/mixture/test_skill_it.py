@@ -120,6 +120,23 @@ def test_a_twin_is_a_strong_edge_and_a_stranger_a_weak_one(trained) -> None:
         assert point["shares"] == pytest.approx({name: value / whole for name, value in shares.items()})
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_loss_ends_below_that_of_equal_shares(seed: int, trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one text is another's twin, at equal tokens of the run; strangers pay for it."""
+    go, ends = Loop.go, []
+
+    def watched(self: Loop, *given: Any) -> Any:
+        record = go(self, *given)
+        ends.append(self._losses())
+        return record
+
+    monkeypatch.setattr(Loop, "go", watched)
+    for eta in (0.0, 0.5):
+        trained(spec(by="source", eta=eta, lap_steps=10), rows=60, seed=seed, documents=skills())
+    alike, found = (sum(end.values()) / len(end) for end in ends)
+    assert found < alike - 0.015
+
+
 class Killed(Exception):
     pass
 
@@ -161,10 +178,10 @@ def test_killed_anywhere_it_lays_the_same_rows(bench: Bench, tmp_path: Path, mon
         if calls[kind] == last:
             raise Killed
 
-    def dying_step(self: Loop, number: int, count: int, progress: float | None, text: Any = None) -> Any:
-        if progress is not None:
+    def dying_step(self: Loop, number: int, count: int, at: Any, text: Any = None) -> Any:
+        if at is not None:
             dying("step" if text is None else "lap", 4)
-        return step(self, number, count, progress, text)
+        return step(self, number, count, at, text)
 
     def dying_measure(self: Loop, marks: Any) -> None:
         if self.record.step == 6:
