@@ -89,6 +89,7 @@ def train(
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key, started, step_seconds)
             record = loop.go(plan["steps"], plan.get("laps"))
+            facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
     if loop.compile:
         torch.compiler.reset()
@@ -109,6 +110,7 @@ def train(
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
         **({"measurements": record.measurements} if record.measurements else {}),
+        **facts,
         **plan,
     )
     return record
@@ -288,7 +290,7 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         )
         for members, rate, decay, _, part in plan
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:

@@ -141,23 +141,30 @@ class Killed(Exception):
     pass
 
 
-def run_it(bench: Bench, place: Path, mixture: Any, steps: int = 8) -> tuple[str, Run]:
+def run_it(bench: Bench, place: Path, mixture: Any, steps: int = 8, **more: Any) -> tuple[str, Run]:
     """The sum of the weights after some steps that save every time, in a folder that may hold an earlier run."""
     for name in ("out", "scratch", "corpus"):
         (place / name).mkdir(parents=True, exist_ok=True)
     corpus = Corpus.write(place / "corpus", pico.documents())
     run = Run(folder=place / "out", scratch=place / "scratch")
     knobs = {"batch_tokens": 64, "max_length": 48, "compile": False, "evaluation_tokens": 200, "mixture": mixture}
-    knobs |= {"tokens": 64 * steps, "learning_rate": 3e-3, "embedding_learning_rate": 3e-3, "checkpoint_seconds": 1e-3}
+    knobs |= {
+        "tokens": 64 * steps,
+        "learning_rate": 3e-3,
+        "embedding_learning_rate": 3e-3,
+        "checkpoint_seconds": 1e-3,
+    } | more
     model = bench.model("gemma3")
     made = build_step("pretrain/continue", knobs).apply(run, base=model, model=model, corpus=corpus)
     return hashlib.sha256((made.folder / "model.safetensors").read_bytes()).hexdigest(), run
 
 
-def test_laps_leave_no_trace_in_the_weights(bench: Bench, tmp_path: Path) -> None:
-    """With eta 0 the weights are those of equal shares, to the byte."""
-    alike, _ = run_it(bench, tmp_path / "fixed", {"use": "fixed", "with": {"by": "role"}})
-    found, run = run_it(bench, tmp_path / "skills", spec(by="role", eta=0.0, lap_steps=3))
+@pytest.mark.parametrize("parameters", ["full", "sparse_then_dense"])
+def test_laps_leave_no_trace_in_the_weights(parameters: str, bench: Bench, tmp_path: Path) -> None:
+    """With eta 0 the weights are those of equal shares, to the byte; also where rounds make masks."""
+    equal = {"use": "fixed", "with": {"by": "role"}}
+    alike, _ = run_it(bench, tmp_path / "fixed", equal, parameters=parameters)
+    found, run = run_it(bench, tmp_path / "skills", spec(by="role", eta=0.0, lap_steps=3), parameters=parameters)
     assert found == alike
     moved = [run.facts["laps"]["losses"][name][name] for name in ("target", "kept")]
     before = run.facts["measurements"][0]["losses"]
