@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lect.artefacts import read_json
+from lect.artefacts import Document, read_json
 from lect.engine.budget import FEWEST_STEPS
 from lect.engine.cost import EXPECTED_UTILISATION, tokens_within
 from lect.engine.curve import FEWEST, extrapolate
@@ -28,6 +28,7 @@ from lect.laws import (
     task_ladder,
 )
 from lect.laws import vocabulary_size as vocabulary
+from lect.parts.mixture.kind import Feedback
 from lect.recipe import ResolvedStep
 from lect.registry import build_part
 
@@ -99,7 +100,7 @@ def forecast(known: Known, runs: Sequence[Path]) -> list[Row]:
     epochs = None if share is None else tokens * share / unique
     note = f"of {unique:,.0f} tokens of target text for training, before any is dropped"
     if epochs is None:
-        note = "how much of it is target text depends on groups that are known after reading"
+        note = "how much of it is target text is not known before the text is read"
     made = [
         Row("tokens", tokens, "tokens", why),
         Row("epochs", epochs, "epochs", note),
@@ -133,11 +134,14 @@ def train_share(known: Known) -> float:
 
 
 def target_share(known: Known, knobs: Mapping[str, Any]) -> float | None:
-    """The mean share of the rows that the mixture gives to the target; None where it asks for other groups."""
+    """The mean share of the rows that the mixture gives to the target; None where it asks for more than roles."""
     mixture: Any = build_part("mixture", knobs["mixture"])
+    unread = Document(id="", text="", role="target", language="xx", source="file")
+    if mixture.measurements or not mixture.group(unread).startswith(unread.role):
+        return None
     sizes = {"target": max(1, known.target_bytes), "kept": max(1, known.kept_bytes)}
     try:
-        found = [mixture.shares(sizes, n / 20) for n in range(21)]
+        found = [mixture.shares(sizes, n / 20, Feedback()) for n in range(21)]
     except UserError:
         return None
     if any(not shares.keys() <= sizes.keys() or sum(shares.values()) <= 0 for shares in found):

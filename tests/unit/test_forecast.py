@@ -86,6 +86,11 @@ def test_other_mixtures_and_recipes_without_training() -> None:
     assert rows(unread)["epochs"].value == pytest.approx(300_000 * 0.5 / 700_000)
     late = {"use": "upsample_late", "with": {"duration": 0.5, "kept_before": 0.4, "kept_late": 0.2}}
     assert rows(known(steps=steps(mixture=late)))["epochs"].value == pytest.approx(300_000 * 0.7 / 700_000, rel=0.01)
+    for other in ({"use": "fixed", "with": {"by": "language"}}, "skill_it"):
+        found = rows(known(steps=steps(mixture=other)))
+        assert found["epochs"].value is None and "dropout at the end" not in found
+    named = {"use": "fixed", "with": {"ratio": {"target": 3, "kept": 1}}}
+    assert rows(known(steps=steps(mixture=named)))["epochs"].value == rows(known())["epochs"].value
     assert forecast(known(steps=known().steps[:3]), []) == []
 
 
