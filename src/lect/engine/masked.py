@@ -28,6 +28,7 @@ from lect.engine.budget import Budget, planned
 from lect.engine.data import Batch, Encoded, Ends, Epochs, sample
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.tokens import kept
 from lect.engine.train import attention_width, split_step
 from lect.errors import UserError
 
@@ -220,15 +221,14 @@ def train_masked(
         rows, room = split_step(settings.batch_tokens)
         longest = min(settings.max_length, room, _reach(live))
 
-        def stream(some: Sequence[Document], seed: int) -> MaskedStream:
+        def stream(some: Sequence[Document], encoded: Encoded, seed: int) -> MaskedStream:
             names = [[known[tag].index(name(d)) for d in some] for tag, name in tags.items()]
             names_gn = np.asarray(names, dtype=np.int64).reshape(len(tags), len(some))
-            encoded = Encoded.of(tokenizer, some)
             return MaskedStream(
                 encoded, names_gn, settings, tokenizer, longest=longest, room=room, seed=seed, device=run.device
             )
 
-        data = stream(documents, run.seed)
+        data = stream(documents, kept(run, "tokens", key, tokenizer, documents, len(documents)), run.seed)
         if data.encoded.tokens < room:
             raise UserError(
                 f"the text for training has {data.encoded.tokens} tokens, fewer than one batch of {room}; "
@@ -239,7 +239,7 @@ def train_masked(
             some = corpus.documents(role, "calibration")
             cut = sample(tokenizer, some, Ends((0,), (0,)), longest=longest - 1, tokens=settings.evaluation_tokens)
             read = [d for d in cut if all(name(d) in known[tag] for tag, name in tags.items())]
-            if probe := _probe(stream(read, run.seed + 1 + number)):
+            if probe := _probe(stream(read, Encoded.of(tokenizer, read), run.seed + 1 + number)):
                 probes[role] = probe
         with _optimizer(tagged, settings) as (optimizer, schedules):
             loop = Loop(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.tokens import kept
 from lect.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def train(
         rows, room = split_step(settings.batch_tokens)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)
-        data = _data(run, tokenizer, corpus, settings, ends, longest, room)
+        data = _data(run, tokenizer, corpus, settings, key, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
         with _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules):
             loop = Loop(
@@ -125,18 +127,25 @@ def _longest(run: Run, live: Any, wanted: int) -> int:
     return wanted
 
 
-def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int) -> Mixed:
+def _data(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, key: str, ends: Ends, longest: int, room: int
+) -> Mixed:
     """Rows of all texts of the mixture; too little of one that has a share is a UserError."""
     group = settings.mixture.group
 
     def documents(role: str) -> Iterator[Document]:
         return (settings.objective.document(d) for d in corpus.documents(role) if d.split in ("train", ""))
 
-    owners = {group(document): role for role in reversed(ROLES) for document in documents(role)}
-    encoded = {
-        name: Encoded.of(tokenizer, (d for role in ROLES for d in documents(role) if group(d) == name))
-        for name in sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))
-    }
+    counts: Counter[str] = Counter()
+    owners: dict[str, str] = {}
+    for role in reversed(ROLES):
+        found = Counter(group(document) for document in documents(role))
+        counts += found
+        owners |= dict.fromkeys(found, role)
+    encoded = {}
+    for number, name in enumerate(sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))):
+        some = (d for role in ROLES for d in documents(role) if group(d) == name)
+        encoded[name] = kept(run, f"tokens-{number}", f"{key} {name}", tokenizer, some, counts[name])
     tokens = {name: found.tokens for name, found in encoded.items() if found.tokens}
     target = sum(found.tokens for name, found in encoded.items() if owners[name] == "target")
     if target < room:

@@ -49,7 +49,8 @@ class PretrainStep(Step):
             rows=sizes.rows,
         )
         seconds = cost.seconds if minutes is None else minutes * 60
-        disk = 2 * cost.checkpoint_bytes + sizes.model_bytes
+        encoded = 4 * (sizes.target_bytes + sizes.kept_bytes) / max(1.0, sizes.bytes_per_token)
+        disk = 2 * cost.checkpoint_bytes + sizes.model_bytes + int(encoded)
         return Estimate(seconds=seconds, memory_bytes=cost.memory_bytes, disk_bytes=disk, sizes=sizes)
 
     def apply(self, run: Run, base: Model, model: Model, corpus: Corpus) -> Model:
