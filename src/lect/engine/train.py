@@ -47,6 +47,7 @@ class Settings(Budget):
     embedding_schedule: Schedule | None
     new_row_schedule: Schedule | None
     compile: bool
+    activations: str = "keep"
 
 
 def train(
@@ -60,6 +61,7 @@ def train(
     """
     started = time.monotonic()
     with opened(live) as body:
+        body.recompute(settings.activations == "recompute")
         rows, room = split_step(settings.batch_tokens)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)

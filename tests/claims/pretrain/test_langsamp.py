@@ -152,13 +152,14 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
         probes={},
         schedules=[],
         rows=3,
+        batch_tokens=1,
         compile=False,
         evaluations=1,
         checkpoint_seconds=1,
         matmul_parameters=1,
         attention_width=1,
     )
-    value, _ = loop._step(0, 1, 0.5)
+    value, _ = loop._step(0, 1, at(0.5))
     assert value == pytest.approx(total.item(), rel=1e-5)
     assert {"tables.0", "tables.1"} < {*expected}
     for name, grad in watcher.grads.items():

@@ -78,6 +78,8 @@ class Continue(PretrainStep):
     """Number format of the compute; master weights and moments are fp32 in either case."""
     compile: bool = True
     """Compile the layers where that works here; where not, the run says so and goes on without."""
+    activations: Annotated[str, OneOf("keep", "recompute")] = "keep"
+    """What a layer leaves for the backward pass: all, or its input alone, and it runs twice; slower in less memory."""
     evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
     """How often bits per byte are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
@@ -86,6 +88,10 @@ class Continue(PretrainStep):
     def budget(self) -> tuple[float | None, int | None, int]:
         """Tokens take the place of minutes."""
         return (self.minutes if self.tokens is None else None), self.tokens, self.batch_tokens
+
+    def recomputes(self) -> bool:
+        """As the knob says."""
+        return self.activations == "recompute"
 
     def settings(self, run: Run) -> Settings:
         """Every knob but the parts goes to the engine as it is."""
