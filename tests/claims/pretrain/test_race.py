@@ -52,8 +52,8 @@ class Listener:
             raise KeyboardInterrupt
 
     def progress(self, done, total, unit, values):
-        self.steps += 1
-        if self.steps == self.at:
+        self.steps += unit == "step"
+        if unit == "step" and self.steps == self.at:
             raise KeyboardInterrupt
 
     def gate(self, gate):
