@@ -29,6 +29,7 @@ from lect.engine.data import Batch, Encoded, Ends, Epochs, sample
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.engine.tokens import kept
+from lect.engine.track import opened as tracked
 from lect.engine.train import attention_width, split_step
 from lect.errors import UserError
 
@@ -209,6 +210,7 @@ def train_masked(
     masked one of the BERT or XLM-R family.
     """
     started = time.monotonic()
+    tracker = tracked(settings.tracker, run, vars(settings))
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id):
         raise UserError("tokenizer: has no mask token or no tokens around a text, so it is not a masked model's")
     documents = [d for role in ROLES for d in corpus.documents(role) if d.split in ("train", "")]
@@ -256,6 +258,8 @@ def train_masked(
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=_matmul_parameters(live),
                 attention_width=attention_width(live, cast(Any, body)),
+                tracker=tracker,
+                measure="bits_per_masked_token",
             )
             _, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key, started, step_seconds)
@@ -324,6 +328,7 @@ def _optimizer(tagged: Tagged, settings: MaskedSettings) -> Iterator[tuple[AdamW
     rates = {"tags": settings.tag_learning_rate}
     groups = [
         Group(
+            kind=kind,
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
             learning_rate=rates.get(kind, settings.learning_rate),

@@ -21,6 +21,7 @@ from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batche
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.engine.tokens import kept
+from lect.engine.track import opened as tracked
 from lect.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lect.parts.schedule.kind import Moment, Schedule
 
 ROLES = ("target", "kept")
+KINDS = ("new_rows", "embeddings", "embeddings", "matrices", "vectors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ def train(
     little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
+    tracker = tracked(settings.tracker, run, vars(settings))
     with opened(live) as body:
         body.recompute(settings.activations == "recompute")
         rows, room = split_step(settings.batch_tokens)
@@ -84,8 +87,10 @@ def train(
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=matmul_parameters(live, body),
                 attention_width=attention_width(live, body),
+                tracker=tracker,
             )
             rates = [machine.matmul_flops()]
+            loop.matmul_flops = rates[0]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key, started, step_seconds)
@@ -254,16 +259,18 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         (kinds["matrices"], settings.learning_rate, settings.weight_decay, _After(settings.schedule, wait), None),
         (kinds["vectors"], settings.learning_rate, 0.0, _After(settings.schedule, wait), None),
     ]
+    names = [kind for kind, entry in zip(KINDS, plan, strict=True) if entry[0]]
     plan = [entry for entry in plan if entry[0]]
     groups = [
         Group(
+            kind=kind,
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
             learning_rate=rate,
             weight_decay=decay,
             rows=part,
         )
-        for members, rate, decay, _, part in plan
+        for kind, (members, rate, decay, _, part) in zip(names, plan, strict=True)
     ]
     optimizer = AdamW(groups, **settings.adam)
     try:

@@ -86,6 +86,8 @@ class Continue(PretrainStep):
     """How often bits per byte are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
     """Size of each sample that is measured, in tokens."""
+    tracker: Annotated[str | None, OneOf("tensorboard", "wandb", "trackio")] = None
+    """Who draws the curves while it trains: files for it in the run folder's logs; wandb stays offline."""
 
     def budget(self) -> tuple[float | None, int | None, int]:
         """Tokens take the place of minutes."""
