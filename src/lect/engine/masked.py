@@ -255,7 +255,7 @@ def train_masked(
                 matmul_parameters=_matmul_parameters(live),
                 attention_width=attention_width(live, cast(Any, body)),
                 tracker=tracker,
-                measure="bits_per_masked_token",
+                quantity="bits_per_masked_token",
             )
             _, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key, started, step_seconds)

@@ -24,6 +24,7 @@ from lect.engine.optimizer import AdamW, Group
 from lect.engine.tokens import kept
 from lect.engine.track import opened as tracked
 from lect.errors import UserError
+from lect.parts.mixture.kind import Feedback
 
 if TYPE_CHECKING:
     from lect.artefacts import Corpus, Document
@@ -71,8 +72,12 @@ def train(
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, key, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
+        multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
+        texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
         with (
             _teacher(run, tokenizer, body, settings) as (teacher, name),
+            settings.parameters.opened(live, run.seed),
+            _narrowed(live, settings.dtype),
             _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules),
         ):
             loop = Loop(
@@ -84,14 +89,15 @@ def train(
                 schedules=schedules,
                 objective=settings.objective,
                 parameters=settings.parameters,
+                texts=texts,
                 teacher=teacher,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
-                matmul_parameters=matmul_parameters(live, body),
-                attention_width=attention_width(live, body),
+                matmul_parameters=multiplied,
+                attention_width=attended,
                 tracker=tracker,
             )
             rates = [machine.matmul_flops()]
@@ -99,7 +105,7 @@ def train(
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
-            record = loop.go(plan["steps"])
+            record = loop.go(plan["steps"], plan.get("laps"))
             facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
     if loop.compile:
@@ -120,6 +126,7 @@ def train(
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
+        **({"measurements": record.measurements} if record.measurements else {}),
         **facts,
         **plan,
     )
@@ -196,9 +203,11 @@ def _data(
             f"the target text for training has {target} tokens, fewer than one batch of {room}; "
             "add text, or lower batch_tokens"
         )
-    shares = [settings.mixture.shares(tokens, progress) for progress in (0.0, 0.5, 1.0)]
+    shares = [settings.mixture.shares(tokens, progress, Feedback()) for progress in (0.0, 0.5, 1.0)]
     for name in sorted({name for found in shares for name, share in found.items() if share > 0} - tokens.keys()):
         run.say(f"no {name} text for training: the other texts take its share")
+    for name in (name for name in tokens if not any(found.get(name, 0.0) > 0 for found in shares)):
+        run.say(f"the {name} text has no share of the mixture and is not read: {tokens[name]} tokens")
     streams: dict[str, Stream] = {}
     for number, name in enumerate(name for name in tokens if any(found.get(name, 0.0) > 0 for found in shares)):
         if tokens[name] < room:
@@ -230,11 +239,41 @@ def _probes(
     for role in ROLES:
         documents = corpus.documents(role, "calibration")
         chosen = sample(tokenizer, documents, ends, longest=longest, tokens=settings.evaluation_tokens)
-        encoded = Encoded.of(tokenizer, chosen)
-        batches, size = sample_batches(encoded, tokenizer, ends, room=room, device=run.device)
-        if batches and size > 0:
-            probes[role] = Probe(batches, size)
+        if (probe := _probe(run, tokenizer, chosen, ends, room)) is not None:
+            probes[role] = probe
     return probes
+
+
+def _texts(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int, data: Mixed
+) -> dict[str, Probe]:
+    """A fixed sample of the calibration split of each text, where the mixture goes by losses.
+
+    A text without any there is measured on what it is trained on, and that is said.
+    """
+    probes: dict[str, Probe] = {}
+
+    def found(name: str, *splits: str) -> Probe | None:
+        documents = (d for role in ROLES for d in corpus.documents(role) if d.split in splits)
+        own = (d for d in documents if settings.mixture.group(d) == name)
+        chosen = sample(tokenizer, own, ends, longest=longest, tokens=settings.evaluation_tokens)
+        return _probe(run, tokenizer, chosen, ends, room)
+
+    for name in data.streams if settings.mixture.measurements else ():
+        probe = found(name, "calibration")
+        if probe is None:
+            run.say(f"no {name} text for calibration: its loss is measured on text that the model is trained on")
+            probe = found(name, "train", "")
+        if probe is None:
+            raise UserError(f"no {name} document has two tokens, so its loss cannot be measured; add text")
+        probes[name] = probe
+    return probes
+
+
+def _probe(run: Run, tokenizer: Any, chosen: list[Document], ends: Ends, room: int) -> Probe | None:
+    """The rows of these documents; None where there is no token to predict."""
+    batches, size = sample_batches(Encoded.of(tokenizer, chosen), tokenizer, ends, room=room, device=run.device)
+    return Probe(batches, size) if batches and size > 0 else None
 
 
 Stretches = tuple[tuple[int, int], ...]
@@ -264,8 +303,28 @@ class _After:
 
 
 @contextmanager
+def _narrowed(live: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters that want no gradient in the compute type; afterwards each is as it was, bit for bit.
+
+    The old one is kept only where rounding would lose something.
+    """
+    held: list[tuple[nn.Parameter, torch.Tensor | None, torch.dtype]] = []
+    for parameter in live.parameters():
+        if not parameter.requires_grad:
+            narrow = parameter.data.to(dtype)
+            same = torch.equal(narrow.to(parameter.dtype), parameter.data)
+            held.append((parameter, None if same else parameter.data, parameter.dtype))
+            parameter.data = narrow
+    try:
+        yield
+    finally:
+        for parameter, data, before in held:
+            parameter.data = parameter.data.to(before) if data is None else data
+
+
+@contextmanager
 def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Iterator[tuple[AdamW, list[Rates]]]:
-    """Put the live weights into the compute type; afterwards they are the fp32 masters again.
+    """Put the weights that want a gradient into the compute type; afterwards they are the fp32 masters again.
 
     Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
     that moves.
@@ -276,6 +335,8 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
     kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"new": [], "embeddings": [], "matrices": [], "vectors": []}
     tables: dict[str, list[tuple[str, nn.Parameter]]] = {"other": []}
     for name, parameter in live.named_parameters():
+        if not parameter.requires_grad:
+            continue
         kind = "embeddings" if id(parameter) in embeddings else "matrices" if parameter.ndim > 1 else "vectors"
         if kind == "embeddings" and new and len(parameter) != rows:
             tables["other"].append((name, parameter))  # positions and the like
