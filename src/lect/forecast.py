@@ -32,7 +32,7 @@ from lect.parts.mixture.kind import Feedback
 from lect.recipe import ResolvedStep
 from lect.registry import build_part
 
-BUDGET = ("minutes", "tokens", "checkpoint_seconds", "evaluations", "evaluation_tokens", "compile")
+BUDGET = ("minutes", "tokens", "checkpoint_seconds", "evaluations", "evaluation_tokens", "compile", "tracker")
 """Knobs of training that say how much of it there is, not what kind."""
 LEAST_EXPOSURES = min(knowledge_capacity.EXPOSURES)
 JUDGING = ("evaluate", "export")
