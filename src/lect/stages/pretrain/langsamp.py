@@ -102,7 +102,9 @@ class Langsamp(PretrainStep):
 
         words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
         key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(MaskedSettings)}
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in fields(MaskedSettings) if hasattr(self, f.name)
+        }
         values |= {kind: run.part(kind, getattr(self, kind)) for kind in ("packing", "schedule")}
         tags = {"language": language} if self.languages else {}
         tags |= {"script": script} if self.scripts else {}
