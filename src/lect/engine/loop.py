@@ -96,11 +96,13 @@ class Loop:
     """None counts every token the same."""
     parameters: Parameters | None = None
     """None trains all of them."""
+    teacher: Body | None = None
+    """The model that the objective's ``teacher`` names."""
     record: Record = field(default_factory=Record)
     masks: dict[str, Tensor] = field(default_factory=dict)
     """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
-    kernels: tuple[loss.Fold, loss.Slope] | None = None
+    kernels: loss.Kernels = loss.PLAIN
 
     def warm_up(self) -> tuple[float, float]:
         """Compile, fall back where that fails, time a few steps; seconds to compile and seconds a step."""
@@ -120,24 +122,34 @@ class Loop:
             self._uncompile()
             self._step(0, 1, None)
         compiled = time.monotonic() - start
+        seconds = self._timed()
+        if (teacher := self.teacher) is not None and self.objective is not None:
+            taught = statistics.fmean(self.objective.soft((n + 0.5) / POINTS)[0] > 0 for n in range(POINTS))
+            self.teacher = None
+            seconds = taught * seconds + (1 - taught) * self._timed()
+            self.teacher = teacher
+        self.optimizer.reset()
+        return compiled, seconds
+
+    def _timed(self) -> float:
+        """Seconds that a step at the run's start takes."""
         times = []
         for number in range(TIMED_STEPS):
             start = time.monotonic()
             self._step(number, 1, None)
             times.append(time.monotonic() - start)
-        self.optimizer.reset()
-        return compiled, statistics.median(times)
+        return statistics.median(times)
 
     def _compile(self) -> None:
         self.body.compile()
-        self.kernels = torch.compile(loss.fold, dynamic=True), torch.compile(loss.slope, dynamic=True)
+        self.kernels = loss.Kernels.compiled()
         self.optimizer.kernel = torch.compile(update, dynamic=True)
         self.optimizer.squares = torch.compile(squares, dynamic=True)
 
     def _uncompile(self) -> None:
         self.compile = False
         self.body.uncompile()
-        self.kernels = None
+        self.kernels = loss.PLAIN
         self.optimizer.kernel, self.optimizer.squares = update, squares
         for _, parameter in self.optimizer.named():
             parameter.grad = None
@@ -194,6 +206,7 @@ class Loop:
                 self.body.cap,
                 self.kernels,
                 self._weigh(batch, progress),
+                self._taught(batch, progress),
             )
             torch.autograd.backward(value)
             total += value.item()
@@ -250,6 +263,23 @@ class Loop:
             return factor_n
 
         return weigh
+
+    def _taught(self, batch: Batch, progress: float) -> loss.Teacher | None:
+        """What the teacher says of a row, where it has a share in this part of the run."""
+        if self.teacher is None or self.objective is None:
+            return None
+        share, temperature = self.objective.soft(progress)
+        if not share:
+            return None
+        with torch.no_grad():
+            hidden_te = self.teacher.hidden(batch.row)
+        return loss.Teacher(
+            hidden_ne=hidden_te,
+            head_ve=self.teacher.head.detach(),
+            share=share,
+            temperature=temperature,
+            cap=self.teacher.cap,
+        )
 
     def _count(self, value: float, batches: list[Batch], began: float, started: float) -> None:
         """Add a step to the record."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lect import machine
+from lect import machine, models
+from lect.artefacts import Model
 from lect.engine.body import Body, opened
 from lect.engine.budget import Budget, planned
 from lect.engine.cost import ROW_TOKENS
@@ -63,7 +64,10 @@ def train(
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
-        with _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules):
+        with (
+            _teacher(run, tokenizer, body, settings) as (teacher, name),
+            _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules),
+        ):
             loop = Loop(
                 run=run,
                 body=body,
@@ -73,6 +77,7 @@ def train(
                 schedules=schedules,
                 objective=settings.objective,
                 parameters=settings.parameters,
+                teacher=teacher,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,
@@ -84,7 +89,7 @@ def train(
             rates = [machine.matmul_flops()]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
-            plan = planned(run, loop, settings, key, started, step_seconds)
+            plan = planned(run, loop, settings, key + name, started, step_seconds)
             record = loop.go(plan["steps"])
             facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
@@ -110,6 +115,35 @@ def train(
         **plan,
     )
     return record
+
+
+@contextmanager
+def _teacher(run: Run, tokenizer: Any, body: Body, settings: Settings) -> Iterator[tuple[Body | None, str]]:
+    """The model that the objective learns from, in the compute type, and its fingerprint; or None and nothing.
+
+    Raises UserError where there is no such model, or its vocabulary is another.
+    """
+    name = settings.objective.teacher()
+    if not name:
+        yield None, ""
+        return
+    model = Model(models.resolve(name, run.say))
+    other, own = model.tokenizer().get_vocab(), tokenizer.get_vocab()
+    if other != own:
+        apart = len(other.items() ^ own.items())
+        raise UserError(
+            f"{name}: teaches in another vocabulary: {apart} of its tokens and the model's are not the same under the "
+            "same id; give a model that was made with this model's tokenizer"
+        )
+    with opened(model.load(dtype=settings.dtype, device=run.device)) as teacher:
+        rows = len(teacher.head), len(body.head)
+        if rows[0] < rows[1]:
+            raise UserError(
+                f"{name}: its head has {rows[0]} rows, fewer than the {rows[1]} of the model that it is to teach; "
+                "give a teacher with as many"
+            )
+        run.fact(teacher=model.fingerprint)
+        yield teacher, model.fingerprint
 
 
 def split_step(batch_tokens: int) -> tuple[int, int]:
