@@ -19,11 +19,11 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "power": claim("schedule/power"),
     "infinite": claim("schedule/infinite"),
     "rewarm": claim("schedule/rewarm"),
-    "temperature": claim("mixture/temperature", {"by": "source"}),
     "upsample_late": claim("mixture/upsample_late"),
     "reweight": claim("objective/reweight"),
     "domain_prefix": claim("objective/domain_prefix"),
     "half": claim("parameters/half", on="kept"),
     "sparse_then_dense": claim("parameters/sparse_then_dense", {"pick": "magnitude", "sparsity": 0.5}, bound=0.01),
     "prune": claim("parameters/prune", bound=0.01),
+    "sparse_plus_low_rank": claim("parameters/sparse_plus_low_rank", bound=0.01),
 }
