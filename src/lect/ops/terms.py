@@ -6,8 +6,8 @@ by how much the words of a candidate matter in graphs of related words, by perso
 those whose vectors, trained on the same text, lie near each other. What differs from the paper and the authors' code:
 
 - candidates are stretches of one to three words between punctuation, in any language, where the paper has noun
-  phrases of English; a stretch neither begins nor ends with one of the most frequent words, which take the place of
-  a list of stop words, and nothing is lemmatised;
+  phrases of English; a stretch neither begins nor ends with one of the most frequent words of the texts or of
+  general text, which take the place of a list of stop words, and nothing is lemmatised;
 - the seeds of PageRank are the words of the best candidates by the base score, where the paper has a person pick
   them among the most frequent candidates;
 - there is a graph for at most ``MOST_GRAPHS`` texts, evenly spread, of the ``MOST_WORDS`` most frequent words, each
@@ -35,12 +35,12 @@ __all__ = ["Matcher", "base_scores", "frequent", "importance", "normal", "pagera
 
 JOINED = re.compile(r"[^\S\n]*[-\u2010\u2011'\u2019]?[^\S\n]*\n?[^\S\n]*")  # between words of one clause
 LONGEST = 3
-COMMON = 0.3
+COMMON, INSIDE, GENERAL = 0.3, 1 / 3, 0.5
 SEEDS = 100
-LEAST_COSINE, RELATED_SHARE, MOST_RELATED = 0.5, 0.15, 100
-MOST_WORDS, MOST_GRAPHS = 5000, 500
+LEAST_COSINE, RELATED_SHARE, MOST_RELATED = 0.5, 0.15, 50
+MOST_WORDS, MOST_GRAPHS = 5000, 200
 SIZE, EPOCHS = 100, 10
-DAMPING, TOLERANCE, ROUNDS = 0.85, 1e-6, 5000
+DAMPING, TOLERANCE, ROUNDS = 0.85, 1e-8, 5000
 Counts = Mapping[str, int]
 Floats = NDArray[np.float64]
 Links = NDArray[np.int64]
@@ -224,7 +224,7 @@ def pagerank(links_e2: Links, nodes: int, start_n: Floats) -> Floats:
         loose = rank_n[degree_n == 0].sum()
         next_n = np.bincount(to_e, weights=given_n[from_e], minlength=nodes) + loose * start_n
         next_n = DAMPING * next_n + (1 - DAMPING) * start_n
-        done = float(np.abs(next_n - rank_n).sum()) < TOLERANCE * 1e-3
+        done = float(np.abs(next_n - rank_n).sum()) < TOLERANCE
         rank_n = next_n
         if done:
             break
@@ -241,11 +241,13 @@ def importance(texts: Sequence[Collection[int]], near: Sequence[Links], seeds: C
     total_w, seed_w = np.zeros(size), np.zeros(size)
     seed_w[list(seeds)] = 1.0
     for text in texts:
-        pairs = [(w, int(o)) for w in sorted(text) for o in near[w]]
-        if not pairs:
+        own = sorted(text)
+        to_e = np.concatenate([np.empty(0, np.int64), *(near[w] for w in own)])
+        if not len(to_e):
             continue
-        both = np.unique(np.asarray([*pairs, *((b, a) for a, b in pairs)], dtype=np.int64), axis=0)
-        names, links = np.unique(both, return_inverse=True)
+        from_e = np.repeat(own, [len(near[w]) for w in own])
+        both = np.unique(np.concatenate([from_e * size + to_e, to_e * size + from_e]))
+        names, links = np.unique(np.stack([both // size, both % size], 1), return_inverse=True)
         start_n = seed_w[names] if seed_w[names].any() else np.ones(len(names))
         rank_n = pagerank(links.reshape(-1, 2), len(names), start_n)
         total_w[names] += rank_n / rank_n.max()
@@ -262,7 +264,8 @@ def ranked(
     or there is no candidate.
     """
     split, counts, general = _stretches(target), words(target), words(kept)
-    common = set(frequent(counts, COMMON))
+    seen = Counter(w for text in split for w in {w for clause in text for w in clause})
+    common = {w for w in frequent(counts, COMMON) if seen[w] >= INSIDE * len(split)} | set(frequent(general, GENERAL))
     total, inside = _candidates(split, counts, common, least)
     if not total:
         raise UserError(f"{who}: no word of the target text stands {least} times; give more text, or a file of terms")

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked training for tests: batches of a pico BERT's tokenizer, and steps that are applied to a folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lect.artefacts import Corpus, Document, Model
+from lect.engine.data import Encoded
+from lect.engine.masked import Classes, MaskedSettings, MaskedStream
+from lect.method import Run
+from lect.registry import build_part, build_step
+
+KNOBS = {
+    "tokens": 64 * 12,
+    "batch_tokens": 64,
+    "max_length": 48,
+    "evaluation_tokens": 2000,
+    "evaluations": 2,
+    "precision": "fp32",
+}
+
+
+class Killed(Exception):
+    pass
+
+
+class Killer:
+    """A listener that stops the run after so many steps."""
+
+    def __init__(self, step: float = math.inf) -> None:
+        self.step = step
+
+    def say(self, text: str) -> None:
+        pass
+
+    gate = say
+
+    def progress(self, done: float, total: float, unit: str, values: Any) -> None:
+        if done >= self.step and "loss" in values:
+            raise Killed
+
+
+def applied(
+    step: str, place: Path, base: Model, corpus: Corpus, seed: int = 0, stop: float = math.inf, **knobs: Any
+) -> Run:
+    (place / "out").mkdir(parents=True, exist_ok=True)
+    (place / "scratch").mkdir(exist_ok=True)
+    run = Run(folder=place / "out", scratch=place / "scratch", seed=seed, listener=Killer(stop))
+    build_step(step, KNOBS | knobs).apply(run, base=base, model=base, corpus=corpus)
+    return run
+
+
+def stream(
+    tokenizer: Any,
+    documents: list[Document],
+    objective: Any = "masked_tokens",
+    listing: Mapping[str, int] | None = None,
+    room: int = 64,
+    seed: int = 0,
+) -> MaskedStream:
+    """Batches of the documents; two tags whose names go round by twos and by threes."""
+    settings = MaskedSettings(
+        **dict.fromkeys(("minutes", "tokens", "learning_rate", "tag_learning_rate", "batch_tokens", "max_length"), 1),
+        **dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon", "clip", "checkpoint_seconds"), 0.0),
+        objective=build_part("objective", objective),
+        packing=build_part("packing", "one_document"),
+        schedule=build_part("schedule", "cosine"),
+        precision="fp32",
+        evaluations=1,
+        evaluation_tokens=1,
+    )
+    names = np.asarray([[n % 2 for n in range(len(documents))], [n % 3 for n in range(len(documents))]])
+    encoded = Encoded.of(tokenizer, documents)
+    classes = Classes.of(tokenizer, documents, listing, encoded.tokens)
+    return MaskedStream(encoded, classes, names, settings, tokenizer, longest=40, room=room, seed=seed, device="cpu")
+
+
+def whole(data: MaskedStream, longest: int) -> list[list[int]]:
+    """Every piece of every document."""
+    lengths = np.diff(data.encoded.starts)
+    pieces = data.packing.cut(lengths, longest, np.random.default_rng(0))
+    starts = data.encoded.starts
+    return [data.encoded.ids[starts[d] + a : starts[d] + b].tolist() for d, a, b in pieces.tolist()]
