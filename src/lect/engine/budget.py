@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lect.parts.schedule.kind import Schedule
 
 FEWEST_STEPS = 10
+FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +42,20 @@ class Budget:
     schedule: Schedule
     checkpoint_seconds: float
     precision: str
+    moments: str = "fp32"
     evaluations: int
     evaluation_tokens: int
 
     @property
     def dtype(self) -> torch.dtype:
         """The compute type."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return FORMATS[self.precision]
 
     @property
-    def adam(self) -> dict[str, float]:
-        """The optimiser's own numbers."""
-        return {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon, "clip": self.clip}
+    def adam(self) -> dict[str, Any]:
+        """The optimiser's own numbers and number formats."""
+        numbers = {name: getattr(self, name) for name in ("beta1", "beta2", "epsilon", "clip")}
+        return numbers | {"dtype": self.dtype, "moments": FORMATS[self.moments]}
 
 
 def planned(run: Run, loop: Loop, budget: Budget, key: str, started: float, step_seconds: float) -> dict[str, Any]:

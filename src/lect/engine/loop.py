@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: the same weights however often it was killed.
 
-The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters and
-moments are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
+The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters, moments
+and masks are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
 and the moments are set back afterwards: they leave no trace.
 """
 
@@ -55,6 +55,8 @@ class Record:
     step_seconds: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, float | None]] = field(default_factory=list)
+    round: int = -1
+    """The round of parameters that the last step was in; -1 before the first."""
 
     def thinned(self) -> list[dict[str, float]]:
         """At most ``POINTS`` losses, each the mean of its stretch of steps."""
@@ -95,6 +97,8 @@ class Loop:
     parameters: Parameters | None = None
     """None trains all of them."""
     record: Record = field(default_factory=Record)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
     kernels: tuple[loss.Fold, loss.Slope] | None = None
 
@@ -179,7 +183,7 @@ class Loop:
         batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
-        trained = self._trained(progress)
+        trained = self._trained(at)
         total = 0.0
         for batch in batches:
             value = loss.blocked_loss(
@@ -202,6 +206,8 @@ class Loop:
                     grad = grads[name].add_(grad) if name in grads else grad.float()
                 grads[name] = grad
                 parameter.grad = None
+        for name in self.masks.keys() & grads.keys():
+            grads[name].mul_(self.masks[name])
         norm = self.optimizer.norm(grads)
         if not (math.isfinite(total) and math.isfinite(norm)):
             names = [name for batch in batches for name in batch.documents]
@@ -214,13 +220,20 @@ class Loop:
         self.optimizer.step(count, rates, grads, norm)
         return total, batches
 
-    def _trained(self, progress: float) -> Collection[str]:
-        """The names of the parameters that move in this part of the run."""
-        turn = self.parameters.round(progress) if self.parameters else 0
+    def _trained(self, at: Moment | None) -> Collection[str]:
+        """The names of the parameters that move in this part of the run; where a round begins, its masks are made.
+
+        A warm-up step (None) is one of the first round, without masks.
+        """
+        turn = self.parameters.round(at.progress if at else 0.0) if self.parameters else 0
         if turn not in self._turns:
             named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
             found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
             self._turns = {turn: frozenset(found)}
+        if self.parameters and at and turn != self.record.round:
+            self.masks = dict(self.parameters.kept(self.optimizer.master, turn, self.run.seed))
+            self.optimizer.mask(self.masks)
+            self.record.round = turn
         return self._turns[turn]
 
     def _weigh(self, batch: Batch, progress: float) -> loss.Weigh | None:
@@ -285,7 +298,8 @@ class Loop:
 
     def _save(self, started: float) -> None:
         self.record.seconds = time.monotonic() - started
-        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state(), asdict(self.record))
+        masks = {f"mask/{name}": mask for name, mask in self.masks.items()}
+        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state() | masks, asdict(self.record))
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""
@@ -294,5 +308,7 @@ class Loop:
             return
         tensors, state = held
         self.optimizer.restore(tensors)
+        places = {f"mask/{name}": (name, parameter.device) for name, parameter in self.optimizer.named()}
+        self.masks = {name: tensors[key].to(where) for key, (name, where) in places.items() if key in tensors}
         self.record = Record(**state)
         self.run.say(f"goes on from step {self.record.step}")

@@ -395,7 +395,7 @@ def _optimizer(tagged: Tagged, settings: MaskedSettings) -> Iterator[tuple[AdamW
         for kind, members in kinds.items()
         if members
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, **settings.adam)
     try:
         yield optimizer, [settings.schedule] * len(groups)
     finally:

@@ -86,6 +86,7 @@ def train(
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key, started, step_seconds)
             record = loop.go(plan["steps"])
+            facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
     if loop.compile:
         torch.compiler.reset()
@@ -105,6 +106,7 @@ def train(
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
+        **facts,
         **plan,
     )
     return record
@@ -252,7 +254,7 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         )
         for members, rate, decay, _, part in plan
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:

@@ -97,6 +97,7 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
         probes={},
         schedules=[],
         rows=3,
+        batch_tokens=3 * 32,
         compile=False,
         evaluations=1,
         checkpoint_seconds=1,
