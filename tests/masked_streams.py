@@ -63,13 +63,14 @@ def stream(
     listing: Mapping[str, int] | None = None,
     room: int = 64,
     seed: int = 0,
+    packing: Any = "one_document",
 ) -> MaskedStream:
     """Batches of the documents; two tags whose names go round by twos and by threes."""
     settings = MaskedSettings(
         **dict.fromkeys(("minutes", "tokens", "learning_rate", "tag_learning_rate", "batch_tokens", "max_length"), 1),
         **dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon", "clip", "checkpoint_seconds"), 0.0),
         objective=build_part("objective", objective),
-        packing=build_part("packing", "one_document"),
+        packing=build_part("packing", packing),
         schedule=build_part("schedule", "cosine"),
         precision="fp32",
         evaluations=1,
@@ -81,9 +82,8 @@ def stream(
     return MaskedStream(encoded, classes, names, settings, tokenizer, longest=40, room=room, seed=seed, device="cpu")
 
 
-def whole(data: MaskedStream, longest: int) -> list[list[int]]:
+def whole(data: MaskedStream) -> list[list[int]]:
     """Every piece of every document."""
-    lengths = np.diff(data.encoded.starts)
-    pieces = data.packing.cut(lengths, longest, np.random.default_rng(0))
+    pieces = data.packing.cut(np.diff(data.encoded.starts), data.frame)
     starts = data.encoded.starts
     return [data.encoded.ids[starts[d] + a : starts[d] + b].tolist() for d, a, b in pieces.tolist()]

@@ -110,6 +110,7 @@ def test_replay_is_an_even_share_and_uses_each_stream_in_order(share):
     st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
     st.integers(1, 300),
 )
+@settings(deadline=None)
 def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     """Shares that move over the run: no text is ever a whole row ahead, all are read in order, the order is fixed."""
     names = [f"t{n}" for n in range(min(len(first), len(last)))]

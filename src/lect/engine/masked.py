@@ -36,6 +36,7 @@ from lect.errors import UserError
 from lect.ops.terms import Matcher
 from lect.ops.text import encode_spans
 from lect.parts.objective.kind import Masking, Texts
+from lect.parts.packing.kind import Frame
 
 if TYPE_CHECKING:
     from lect.artefacts import Corpus, Document
@@ -178,32 +179,34 @@ class MaskedStream(Epochs):
         seed: int,
         device: str,
     ) -> None:
-        super().__init__()
-        self.encoded, self.classes, self.names_gn = encoded, classes, names_gn
-        self.packing, self.objective, self.room = settings.packing, settings.objective, room
+        frame = Frame(min(longest, room), room, lead=2, tail=0, unread=0)  # a first and a last token at every piece
+        super().__init__(encoded, settings.packing, frame, (seed, 0))
+        self.classes, self.names_gn, self.objective = classes, names_gn, settings.objective
+        self.seed, self.device = seed, device
         self.ends = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self.mask, self.size = int(tokenizer.mask_token_id), len(tokenizer)
-        self.longest, self.seed, self.device = max(1, min(longest, room) - 2), seed, device
 
     def batch(self, number: int) -> Batch:
         """Batch ``number`` (from 0): the weights of its chosen tokens add up to its tokens."""
         pieces, chosen = self.find(number)
-        members = [n for sequence in chosen for n in sequence]
-        return self.lay(pieces[members], np.random.default_rng([self.seed, 1, number]), self.objective)
+        rng = np.random.default_rng([self.seed, 1, number])
+        return self.lay([pieces[list(members)] for members in chosen], rng, self.objective)
 
-    def lay(self, pieces: NDArray[np.int64], rng: np.random.Generator, objective: Masking) -> Batch:
-        """A batch of pieces (document, start, stop), with chosen tokens as ``rng`` draws them; one at least."""
-        sequences, free, documents, size = [], list[bool](), list[int](), 0.0
+    def lay(self, rows: Sequence[NDArray[np.int64]], rng: np.random.Generator, objective: Masking) -> Batch:
+        """A batch of sequences of pieces (document, start, stop); ``rng`` draws its chosen tokens, one at least."""
+        sequences, free, documents, size = list[list[int]](), list[bool](), list[int](), 0.0
         classes, firsts = list[NDArray[np.int8]](), list[NDArray[np.bool_]]()
-        for document, start, stop in pieces.tolist():
-            low, high = self.encoded.starts[document : document + 2]
-            sequences.append([self.ends[0], *self.encoded.ids[low + start : low + stop].tolist(), self.ends[1]])
-            free += [False, *[True] * (stop - start), False]
-            documents += [document] * (stop - start + 2)
-            size += float(self.encoded.bytes[document]) * (stop - start) / int(high - low)
-            classes.append(np.pad(self.classes.class_n[low + start : low + stop], 1, constant_values=-1))
-            firsts.append(np.pad(self.classes.first_n[low + start : low + stop], 1, constant_values=True))
-            firsts[-1][1] = True  # a piece may begin in the middle of a term
+        for pieces in rows:
+            sequences.append([])
+            for document, start, stop in pieces.tolist():
+                low, high = self.encoded.starts[document : document + 2]
+                sequences[-1] += [self.ends[0], *self.encoded.ids[low + start : low + stop].tolist(), self.ends[1]]
+                free += [False, *[True] * (stop - start), False]
+                documents += [document] * (stop - start + 2)
+                size += float(self.encoded.bytes[document]) * (stop - start) / int(high - low)
+                classes.append(np.pad(self.classes.class_n[low + start : low + stop], 1, constant_values=-1))
+                firsts.append(np.pad(self.classes.first_n[low + start : low + stop], 1, constant_values=True))
+                firsts[-1][1] = True  # a piece may begin in the middle of a term
         clean_t, free_t = np.concatenate(sequences).astype(np.int64), np.asarray(free)
         count_t = objective.counts(np.concatenate(classes), np.concatenate(firsts), rng.random(len(clean_t))) * free_t
         if not count_t.any():
@@ -224,14 +227,8 @@ class MaskedStream(Epochs):
         )
         count_m = torch.from_numpy(count_t[chosen_m])
         weight_m = (count_m * (len(clean_t) / float(count_m.sum()))).float().to(self.device)
-        named = tuple(self.encoded.names[n] for n in pieces[:, 0])
+        named = tuple(self.encoded.names[n] for pieces in rows for n in pieces[:, 0])
         return Batch(row, torch.from_numpy(clean_t[chosen_m]).to(self.device), weight_m, len(clean_t), size, named)
-
-    def epoch(self, number: int) -> tuple[NDArray[np.int64], list[list[tuple[int, ...]]]]:
-        """Pieces and batches of one epoch."""
-        rng = np.random.default_rng([self.seed, 0, number])
-        pieces = self.packing.cut(np.diff(self.encoded.starts), self.longest, rng)
-        return pieces, self.packing.pack(pieces[:, 2] - pieces[:, 1] + 2, self.room, rng)
 
 
 def train_masked(
@@ -368,9 +365,9 @@ def _probe(stream: MaskedStream) -> Probe | None:
     pieces = np.asarray([[n, 0, length] for n, length in enumerate(lengths) if length], dtype=np.int64)
     found, total, first = list[Batch](), 0, 0
     while first < len(pieces):
-        filled = np.cumsum(pieces[first:, 2] + 2)
-        last = first + max(1, int((filled <= stream.room).sum()))
-        made = stream.lay(pieces[first:last], np.random.default_rng([stream.seed, 2, first]), Masking())
+        np.cumsum(pieces[first:, 2] + 2)
+        rng = np.random.default_rng([stream.seed, 2, first])
+        made = stream.lay(list(pieces[first:last, None]), rng, Masking())
         found.append(replace(made, weight_t=torch.ones_like(made.weight_t)))
         total, first = total + len(made.target_t), last
     return Probe(found, float(total)) if total else None

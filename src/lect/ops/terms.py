@@ -35,7 +35,7 @@ __all__ = ["Matcher", "base_scores", "frequent", "importance", "normal", "pagera
 
 JOINED = re.compile(r"[^\S\n]*[-\u2010\u2011'\u2019]?[^\S\n]*\n?[^\S\n]*")  # between words of one clause
 LONGEST = 3
-COMMON, INSIDE, GENERAL = 0.3, 1 / 3, 0.5
+COMMON, INSIDE, GENERAL = 0.3, 1 / 3, 0.6
 SEEDS = 100
 LEAST_COSINE, RELATED_SHARE, MOST_RELATED = 0.5, 0.15, 50
 MOST_WORDS, MOST_GRAPHS = 5000, 200

@@ -21,11 +21,14 @@ from lect.engine.masked import Tagged, opened
 from lect.errors import UserError
 from lect.method import Run
 from lect.ops.model_folder import check_manifest
+from lect.parts.schedule.kind import Moment
 from lect.stages.pretrain.langsamp import language, script, similarity
 from lect.testing import pico
 from lect.testing.contract import Bench
 from masked_streams import Killed, stream
 
+MOST = {"use": "masked_tokens", "with": {"share": 0.9}}
+JOINED = {"use": "concat", "with": {"isolate": False}}
 applied = partial(masked_streams.applied, "pretrain/langsamp")
 
 
@@ -104,17 +107,45 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
         matmul_parameters=1,
         attention_width=1,
     )
-    value, _ = loop._step(0, 1, 0.5)
+    value, _ = loop._step(0, 1, Moment(40, 80, 80))
     assert value == pytest.approx(total.item(), rel=1e-5)
     assert {"tables.0", "tables.1"} < {*expected}
     for name, grad in watcher.grads.items():
         torch.testing.assert_close(grad, expected.get(name, torch.zeros_like(grad)), rtol=1e-3, atol=1e-5)
 
 
+def test_documents_that_a_packing_joins_see_each_other_and_keep_their_names() -> None:
+    tokenizer = pico.build("bert")[1]
+    documents = [*pico.documents()]
+    data = stream(tokenizer, documents, room=80, objective=MOST, packing=JOINED)
+    pieces, batches = data.epoch(0)
+    assert sum(len(s) for batch in batches for s in batch) == len(pieces) > sum(map(len, batches))
+    filled = 0
+    for number, sequences in enumerate(batches):
+        batch = data.batch(number)
+        clean_t, names_t = batch.row.ids_t.clone(), torch.full_like(batch.row.ids_t, -1)
+        clean_t[batch.row.chosen_m], names_t[batch.row.chosen_m] = batch.target_t, batch.row.names_gm[1]
+        parts = torch.split(clean_t, batch.row.offsets.diff().tolist())
+        assert len(parts) == len(sequences)
+        assert max(map(len, parts)) <= 40
+        expected, at = [], 0
+        for sequence in sequences:
+            expected.append([])
+            for document, start, stop in pieces[list(sequence)].tolist():
+                first = data.encoded.starts[document]
+                text = data.encoded.ids[first + start : first + stop].tolist()
+                expected[-1] += [tokenizer.cls_token_id, *text, tokenizer.sep_token_id]
+                assert {*names_t[at : at + len(text) + 2].tolist()} <= {-1, document % 3}
+                at += len(text) + 2
+        assert [part.tolist() for part in parts] == expected
+        filled += at
+    assert filled > 0.95 * 80 * len(batches) - 80
+
+
 def test_names_go_with_the_documents_of_the_chosen_tokens() -> None:
     tokenizer = pico.build("bert")[1]
     documents = [*pico.documents()]
-    batch = stream(tokenizer, documents, room=200, objective={"use": "masked_tokens", "with": {"share": 0.9}}).batch(0)
+    batch = stream(tokenizer, documents, room=200, objective=MOST).batch(0)
     names = [[d.id for d in documents].index(name) for name in batch.documents]
     sequence_m = torch.bucketize(batch.row.chosen_m, batch.row.offsets[1:], right=True).tolist()
     assert len({*sequence_m}) > 3
