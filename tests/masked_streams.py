@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from lect.artefacts import Corpus, Document, Model
 from lect.engine.data import Encoded
 from lect.engine.masked import Classes, MaskedSettings, MaskedStream
 from lect.method import Run
+from lect.parts.objective.kind import Texts
 from lect.registry import build_part, build_step
+from lect.testing import pico
 
 KNOBS = {
     "tokens": 64 * 12,
@@ -80,6 +83,20 @@ def stream(
     encoded = Encoded.of(tokenizer, documents)
     classes = Classes.of(tokenizer, documents, listing, encoded.tokens)
     return MaskedStream(encoded, classes, names, settings, tokenizer, longest=40, room=room, seed=seed, device="cpu")
+
+
+def field(seed: int = 0) -> Texts:
+    """Texts of ten words that are everywhere, the target ones with a term of the field each."""
+    draw, words = random.Random(seed), [f"w{chr(97 + n)}" for n in range(10)]
+    kept, target = ([draw.choices(words, k=20) for _ in range(20)] for _ in range(2))
+    for n, text in enumerate(target):
+        text[n % 15] = "cell" if n % 2 else "Pivot table"
+    return Texts(target=[", ".join(t) for t in target], kept=[", ".join(t) for t in kept], seed=seed)
+
+
+def english() -> list[Document]:
+    """The documents of the pico corpus whose words are tokens."""
+    return [d for d in pico.documents() if d.role == "kept" and d.text.isascii()]
 
 
 def whole(data: MaskedStream) -> list[list[int]]:

@@ -156,27 +156,11 @@ def texts() -> tuple[list[str], list[str]]:
 
 
 TERMS = ["cell", "spreadsheet", "formula", "toolbar", "dialog", "cursor", "document", "column", "row", "table", "field"]
-GENERAL = [
-    "this",
-    "from",
-    "when",
-    "which",
-    "will",
-    "have",
-    "not",
-    "any",
-    "all",
-    "use",
-    "other",
-    "first",
-    "following",
-    "then",
-    "only",
-    "more",
-]
+GENERAL = ["this", "from", "when", "which", "will", "have", "not", "any", "all", "use", "other", "first", "following"]
+GENERAL += ["then", "only", "more"]
 
 
-@pytest.mark.parametrize(("how", "least"), [("tf_idf", 0.9), ("weirdness", 0.9), ("c_value", 0.75)])
+@pytest.mark.parametrize(("how", "least"), [("tf_idf", 0.85), ("weirdness", 0.9), ("c_value", 0.8)])
 def test_terms_of_a_field_rank_above_general_words(texts: tuple[list[str], list[str]], how: str, least: float) -> None:
     """The chance that a term stands above a general word; words that are no candidates stand below all."""
     found = terms.ranked(*texts, how=how, count=10**6, seed=1, who="test")
@@ -208,5 +192,5 @@ def test_related_words_raise_the_terms_that_matter(texts: tuple[list[str], list[
 
 def test_texts_without_terms_are_refused() -> None:
     for target in ([], [""], ["one two three"]):
-        with pytest.raises(UserError, match=r"^test: no word of the target text stands 3 times"):
+        with pytest.raises(UserError, match=r"^test: no word of the target text but its commonest stands 3 times"):
             terms.ranked(target, [], count=5, seed=0, who="test")

@@ -365,7 +365,8 @@ def _probe(stream: MaskedStream) -> Probe | None:
     pieces = np.asarray([[n, 0, length] for n, length in enumerate(lengths) if length], dtype=np.int64)
     found, total, first = list[Batch](), 0, 0
     while first < len(pieces):
-        np.cumsum(pieces[first:, 2] + 2)
+        filled = np.cumsum(pieces[first:, 2] + 2)
+        last = first + max(1, int((filled <= stream.frame.room).sum()))
         rng = np.random.default_rng([stream.seed, 2, first])
         made = stream.lay(list(pieces[first:last, None]), rng, Masking())
         found.append(replace(made, weight_t=torch.ones_like(made.weight_t)))

@@ -111,8 +111,9 @@ class Matcher:
                     term_c[start:stop] = start
                 at += max(1, size)
         start_t, stop_t = spans_t2.T
-        place_t = np.where(stop_t > start_t, stop_t - 1, len(text))
-        place_t = np.where((class_c[place_t] < 0) & (stop_t > start_t), start_t, place_t)  # punctuation behind a word
+        inside = np.append(np.flatnonzero(class_c >= 0), len(text))
+        place_t = inside[np.searchsorted(inside, start_t)]  # its first character that is part of a word
+        place_t = np.where(place_t < stop_t, place_t, len(text))
         class_t, term_t = class_c[place_t], term_c[place_t]
         first_t = np.ones(len(class_t), bool)
         first_t[1:] = (term_t[1:] < 0) | (term_t[1:] != term_t[:-1])
@@ -268,7 +269,10 @@ def ranked(
     common = {w for w in frequent(counts, COMMON) if seen[w] >= INSIDE * len(split)} | set(frequent(general, GENERAL))
     total, inside = _candidates(split, counts, common, least)
     if not total:
-        raise UserError(f"{who}: no word of the target text stands {least} times; give more text, or a file of terms")
+        raise UserError(
+            f"{who}: no word of the target text but its commonest stands {least} times; "
+            "give more text, or a file of terms"
+        )
     for text in _stretches(kept):
         inside.update(
             {" ".join(c[a:b]) for c in text for a in range(len(c)) for b in range(a + 1, a + 1 + LONGEST)}
