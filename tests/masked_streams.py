@@ -76,6 +76,7 @@ def stream(
         packing=build_part("packing", packing),
         schedule=build_part("schedule", "cosine"),
         precision="fp32",
+        moments="fp32",
         evaluations=1,
         evaluation_tokens=1,
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lect.engine.body import Row
 from lect.ops.text import byte_count, encode
+from lect.parts.mixture.kind import Feedback
 from lect.parts.packing.kind import Frame
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ class Stream(Epochs):
 class Mixed:
     """Rows of several texts, laid so that each has had its share at any time, to within one row.
 
-    The order is a pure function of the mixture, the texts' sizes and the number of rows of the run.
+    The order is a pure function of the mixture, the texts' sizes, the number of rows of the run, and what was measured
+    at which row.
     """
 
     def __init__(self, streams: Mapping[str, Stream], mixture: Mixture) -> None:
@@ -204,20 +206,34 @@ class Mixed:
         self.tokens = {name: stream.encoded.tokens for name, stream in self.streams.items()}
         self.begin(0)
 
-    def begin(self, rows: int) -> None:
-        """Lay the rows for a run of so many; 0 is a run that does not get ahead, such as a warm-up."""
-        self.rows = rows
+    def begin(self, rows: int, laps: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Lay the rows for a run of so many, after these laps; 0 is a run that does not get ahead, as a warm-up."""
+        self.rows, self.laps = rows, laps or {}
+        self.losses: list[Mapping[str, float]] = []
         self.order: list[tuple[str, int]] = []
         self._due = dict.fromkeys(self.streams, 0.0)
         self._drawn = dict.fromkeys(self.streams, 0)
 
+    def learn(self, row: int, losses: Mapping[str, float]) -> None:
+        """Lay the rows from ``row`` on with these losses, too; those before are laid without them."""
+        if row:
+            self.place(row - 1)
+        if len(self.order) != row:
+            raise ValueError(f"row {row} was laid before what is to be known of it")
+        self.losses.append(losses)
+
+    def shares(self) -> dict[str, float]:
+        """The shares of the texts in the next row to be laid; they add up to 1."""
+        progress = min(1.0, len(self.order) / max(1, self.rows))
+        found = self.mixture.shares(self.tokens, progress, Feedback(tuple(self.losses), self.laps))
+        total = sum(found.get(name, 0.0) for name in self.streams)
+        return {name: found.get(name, 0.0) / total for name in self.streams}
+
     def place(self, number: int) -> tuple[str, int]:
         """The text that row ``number`` (from 0) is taken from, and which of its own rows it is."""
         while len(self.order) <= number:
-            shares = self.mixture.shares(self.tokens, min(1.0, len(self.order) / max(1, self.rows)))
-            total = sum(shares.get(name, 0.0) for name in self.streams)
-            for name in self.streams:
-                self._due[name] += shares.get(name, 0.0) / total
+            for name, share in self.shares().items():
+                self._due[name] += share
             longest = max(reversed(self.streams), key=lambda name: self._due[name])
             self._due[longest] -= 1
             self.order.append((longest, self._drawn[longest]))

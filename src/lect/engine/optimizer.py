@@ -127,9 +127,10 @@ class AdamW:
                 tensor.masked_fill_(~kept_here, 0.0)
 
     def release(self) -> None:
-        """Make the masters the live weights."""
+        """Make the masters the live weights, and let each have a gradient again."""
         for name, parameter in self.named():
             parameter.data = self.master[name]
+            parameter.requires_grad_(True)
             parameter.grad = None
 
     def reset(self) -> None:

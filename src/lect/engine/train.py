@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lect import machine
+from lect import machine, models
+from lect.artefacts import Model
 from lect.engine.body import Body, opened
 from lect.engine.budget import Budget, planned
 from lect.engine.cost import ROW_TOKENS
@@ -20,6 +21,7 @@ from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batche
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.errors import UserError
+from lect.parts.mixture.kind import Feedback
 
 if TYPE_CHECKING:
     from lect.artefacts import Corpus, Document
@@ -63,7 +65,14 @@ def train(
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
-        with _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules):
+        multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
+        texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
+        with (
+            _teacher(run, tokenizer, body, settings) as (teacher, name),
+            settings.parameters.opened(live, run.seed),
+            _narrowed(live, settings.dtype),
+            _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules),
+        ):
             loop = Loop(
                 run=run,
                 body=body,
@@ -73,19 +82,21 @@ def train(
                 schedules=schedules,
                 objective=settings.objective,
                 parameters=settings.parameters,
+                texts=texts,
+                teacher=teacher,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
-                matmul_parameters=matmul_parameters(live, body),
-                attention_width=attention_width(live, body),
+                matmul_parameters=multiplied,
+                attention_width=attended,
             )
             rates = [machine.matmul_flops()]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
-            plan = planned(run, loop, settings, key, started, step_seconds)
-            record = loop.go(plan["steps"])
+            plan = planned(run, loop, settings, key + name, started, step_seconds)
+            record = loop.go(plan["steps"], plan.get("laps"))
             facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
     if loop.compile:
@@ -106,10 +117,40 @@ def train(
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
+        **({"measurements": record.measurements} if record.measurements else {}),
         **facts,
         **plan,
     )
     return record
+
+
+@contextmanager
+def _teacher(run: Run, tokenizer: Any, body: Body, settings: Settings) -> Iterator[tuple[Body | None, str]]:
+    """The model that the objective learns from, in the compute type, and its fingerprint; or None and nothing.
+
+    Raises UserError where there is no such model, or its vocabulary is another.
+    """
+    name = settings.objective.teacher()
+    if not name:
+        yield None, ""
+        return
+    model = Model(models.resolve(name, run.say))
+    other, own = model.tokenizer().get_vocab(), tokenizer.get_vocab()
+    if other != own:
+        apart = len(other.items() ^ own.items())
+        raise UserError(
+            f"{name}: teaches in another vocabulary: {apart} of its tokens and the model's are not the same under the "
+            "same id; give a model that was made with this model's tokenizer"
+        )
+    with opened(model.load(dtype=settings.dtype, device=run.device)) as teacher:
+        rows = len(teacher.head), len(body.head)
+        if rows[0] < rows[1]:
+            raise UserError(
+                f"{name}: its head has {rows[0]} rows, fewer than the {rows[1]} of the model that it is to teach; "
+                "give a teacher with as many"
+            )
+        run.fact(teacher=model.fingerprint)
+        yield teacher, model.fingerprint
 
 
 def split_step(batch_tokens: int) -> tuple[int, int]:
@@ -146,9 +187,11 @@ def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: En
             f"the target text for training has {target} tokens, fewer than one batch of {room}; "
             "add text, or lower batch_tokens"
         )
-    shares = [settings.mixture.shares(tokens, progress) for progress in (0.0, 0.5, 1.0)]
+    shares = [settings.mixture.shares(tokens, progress, Feedback()) for progress in (0.0, 0.5, 1.0)]
     for name in sorted({name for found in shares for name, share in found.items() if share > 0} - tokens.keys()):
         run.say(f"no {name} text for training: the other texts take its share")
+    for name in (name for name in tokens if not any(found.get(name, 0.0) > 0 for found in shares)):
+        run.say(f"the {name} text has no share of the mixture and is not read: {tokens[name]} tokens")
     streams: dict[str, Stream] = {}
     for number, name in enumerate(name for name in tokens if any(found.get(name, 0.0) > 0 for found in shares)):
         if tokens[name] < room:
@@ -180,11 +223,41 @@ def _probes(
     for role in ROLES:
         documents = corpus.documents(role, "calibration")
         chosen = sample(tokenizer, documents, ends, longest=longest, tokens=settings.evaluation_tokens)
-        encoded = Encoded.of(tokenizer, chosen)
-        batches, size = sample_batches(encoded, tokenizer, ends, room=room, device=run.device)
-        if batches and size > 0:
-            probes[role] = Probe(batches, size)
+        if (probe := _probe(run, tokenizer, chosen, ends, room)) is not None:
+            probes[role] = probe
     return probes
+
+
+def _texts(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int, data: Mixed
+) -> dict[str, Probe]:
+    """A fixed sample of the calibration split of each text, where the mixture goes by losses.
+
+    A text without any there is measured on what it is trained on, and that is said.
+    """
+    probes: dict[str, Probe] = {}
+
+    def found(name: str, *splits: str) -> Probe | None:
+        documents = (d for role in ROLES for d in corpus.documents(role) if d.split in splits)
+        own = (d for d in documents if settings.mixture.group(d) == name)
+        chosen = sample(tokenizer, own, ends, longest=longest, tokens=settings.evaluation_tokens)
+        return _probe(run, tokenizer, chosen, ends, room)
+
+    for name in data.streams if settings.mixture.measurements else ():
+        probe = found(name, "calibration")
+        if probe is None:
+            run.say(f"no {name} text for calibration: its loss is measured on text that the model is trained on")
+            probe = found(name, "train", "")
+        if probe is None:
+            raise UserError(f"no {name} document has two tokens, so its loss cannot be measured; add text")
+        probes[name] = probe
+    return probes
+
+
+def _probe(run: Run, tokenizer: Any, chosen: list[Document], ends: Ends, room: int) -> Probe | None:
+    """The rows of these documents; None where there is no token to predict."""
+    batches, size = sample_batches(Encoded.of(tokenizer, chosen), tokenizer, ends, room=room, device=run.device)
+    return Probe(batches, size) if batches and size > 0 else None
 
 
 Stretches = tuple[tuple[int, int], ...]
@@ -214,8 +287,28 @@ class _After:
 
 
 @contextmanager
+def _narrowed(live: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters that want no gradient in the compute type; afterwards each is as it was, bit for bit.
+
+    The old one is kept only where rounding would lose something.
+    """
+    held: list[tuple[nn.Parameter, torch.Tensor | None, torch.dtype]] = []
+    for parameter in live.parameters():
+        if not parameter.requires_grad:
+            narrow = parameter.data.to(dtype)
+            same = torch.equal(narrow.to(parameter.dtype), parameter.data)
+            held.append((parameter, None if same else parameter.data, parameter.dtype))
+            parameter.data = narrow
+    try:
+        yield
+    finally:
+        for parameter, data, before in held:
+            parameter.data = parameter.data.to(before) if data is None else data
+
+
+@contextmanager
 def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Iterator[tuple[AdamW, list[Rates]]]:
-    """Put the live weights into the compute type; afterwards they are the fp32 masters again.
+    """Put the weights that want a gradient into the compute type; afterwards they are the fp32 masters again.
 
     Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
     that moves.
@@ -226,6 +319,8 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
     kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"new": [], "embeddings": [], "matrices": [], "vectors": []}
     tables: dict[str, list[tuple[str, nn.Parameter]]] = {"other": []}
     for name, parameter in live.named_parameters():
+        if not parameter.requires_grad:
+            continue
         kind = "embeddings" if id(parameter) in embeddings else "matrices" if parameter.ndim > 1 else "vectors"
         if kind == "embeddings" and new and len(parameter) != rows:
             tables["other"].append((name, parameter))  # positions and the like
