@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.tokens import kept
+from lect.engine.track import opened as tracked
 from lect.errors import UserError
 from lect.parts.mixture.kind import Feedback
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from lect.parts.schedule.kind import Moment, Schedule
 
 ROLES = ("target", "kept")
+KINDS = ("new_rows", "embeddings", "embeddings", "matrices", "vectors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Settings(Budget):
     embedding_schedule: Schedule | None
     new_row_schedule: Schedule | None
     compile: bool
+    activations: str = "keep"
 
 
 def train(
@@ -59,11 +64,13 @@ def train(
     little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
+    tracker = tracked(settings.tracker, run, vars(settings))
     with opened(live) as body:
+        body.recompute(settings.activations == "recompute")
         rows, room = split_step(settings.batch_tokens)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)
-        data = _data(run, tokenizer, corpus, settings, ends, longest, room)
+        data = _data(run, tokenizer, corpus, settings, key, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
         multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
         texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
@@ -91,8 +98,10 @@ def train(
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=multiplied,
                 attention_width=attended,
+                tracker=tracker,
             )
             rates = [machine.matmul_flops()]
+            loop.matmul_flops = rates[0]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
@@ -168,18 +177,25 @@ def _longest(run: Run, live: Any, wanted: int) -> int:
     return wanted
 
 
-def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int) -> Mixed:
+def _data(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, key: str, ends: Ends, longest: int, room: int
+) -> Mixed:
     """Rows of all texts of the mixture; too little of one that has a share is a UserError."""
     group = settings.mixture.group
 
     def documents(role: str) -> Iterator[Document]:
         return (settings.objective.document(d) for d in corpus.documents(role) if d.split in ("train", ""))
 
-    owners = {group(document): role for role in reversed(ROLES) for document in documents(role)}
-    encoded = {
-        name: Encoded.of(tokenizer, (d for role in ROLES for d in documents(role) if group(d) == name))
-        for name in sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))
-    }
+    counts: Counter[str] = Counter()
+    owners: dict[str, str] = {}
+    for role in reversed(ROLES):
+        found = Counter(group(document) for document in documents(role))
+        counts += found
+        owners |= dict.fromkeys(found, role)
+    encoded = {}
+    for number, name in enumerate(sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))):
+        some = (d for role in ROLES for d in documents(role) if group(d) == name)
+        encoded[name] = kept(run, f"tokens-{number}", f"{key} {name}", tokenizer, some, counts[name])
     tokens = {name: found.tokens for name, found in encoded.items() if found.tokens}
     target = sum(found.tokens for name, found in encoded.items() if owners[name] == "target")
     if target < room:
@@ -338,16 +354,18 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         (kinds["matrices"], settings.learning_rate, settings.weight_decay, _After(settings.schedule, wait), None),
         (kinds["vectors"], settings.learning_rate, 0.0, _After(settings.schedule, wait), None),
     ]
+    names = [kind for kind, entry in zip(KINDS, plan, strict=True) if entry[0]]
     plan = [entry for entry in plan if entry[0]]
     groups = [
         Group(
+            kind=kind,
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
             learning_rate=rate,
             weight_decay=decay,
             rows=part,
         )
-        for members, rate, decay, _, part in plan
+        for kind, (members, rate, decay, _, part) in zip(names, plan, strict=True)
     ]
     optimizer = AdamW(groups, **settings.adam)
     try:
