@@ -60,7 +60,7 @@ class Continue(PretrainStep):
     """What AdamW adds to the root of the second moment, in units of the gradient."""
     clip: Annotated[float, Range(at_least=0, at_most=1_000_000)] = 1.0
     """Greatest norm of all gradients together; 0 does not clip."""
-    objective: Annotated[PartSpec, Part("objective")] = "next_token"
+    objective: Annotated[PartSpec, Part("objective", base="Objective")] = "next_token"
     """What of a document the model reads, and how much each token counts."""
     parameters: Annotated[PartSpec, Part("parameters")] = "full"
     """Which tensors move, and when."""
