@@ -46,6 +46,7 @@ class Settings(Budget):
     embedding_schedule: Schedule | None
     new_row_schedule: Schedule | None
     compile: bool
+    gradient_filter: float = 0.0
 
 
 def train(
@@ -78,6 +79,7 @@ def train(
                 objective=settings.objective,
                 parameters=settings.parameters,
                 teacher=teacher,
+                least=settings.gradient_filter,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,
