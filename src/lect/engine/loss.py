@@ -210,6 +210,9 @@ class FilteredLoss(torch.autograd.Function):
     hidden state), so that likely tokens share blocks. Unlike there a block is one token by ``FILTER_ROWS`` of the
     vocabulary: for each block of the vocabulary the tokens with any softmax of at least ``least``, or whose target is
     inside, are gathered, and the three products of the backward pass are made for them alone.
+
+    Rows of tokens that are no target of the row lose most of their gradient, which is small and which AdamW would have
+    made large again: such rows move less. Pays from a few thousand tokens a row on; takes about 90 MiB at 4,096.
     """
 
     @staticmethod
