@@ -45,6 +45,7 @@ class Budget:
     moments: str = "fp32"
     evaluations: int
     evaluation_tokens: int
+    tracker: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,16 +72,22 @@ def planned(run: Run, loop: Loop, budget: Budget, key: str, started: float, step
         return old
     for stale in run.scratch.glob("checkpoint-*"):
         raise UserError(f"{stale}: is a checkpoint of another run; delete the folder {run.scratch} and run again")
+    laps = loop.laps()
     if budget.tokens is not None:
         steps = max(1, budget.tokens // budget.batch_tokens)
     elif budget.minutes is not None:
         probe_rows = sum(len(p.batches) for p in loop.probes.values())
         evaluation_steps = (budget.evaluations + 1) * probe_rows / loop.rows * 0.4
+        if loop.texts:
+            text_rows = sum(len(p.batches) for p in loop.texts.values())
+            evaluation_steps += loop.data.mixture.measurements * text_rows / loop.rows * 0.4
         spent = time.monotonic() - started
         steps = planned_steps(budget.minutes, spent, step_seconds, evaluation_steps)
     else:
         raise UserError("minutes and tokens are both null; give one of them")
     plan = {"key": key, "steps": steps, "planned_step_seconds": step_seconds, **now}
+    if laps:
+        plan["laps"] = laps
     write_json(path, plan)
     return plan
 

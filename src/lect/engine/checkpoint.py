@@ -34,9 +34,9 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         write_json(temporary / STATE, state | {"step": step})
         write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in (TENSORS, STATE)})
         for path in (*temporary.iterdir(), temporary):
-            _flush(path)
+            flush(path)
         os.replace(temporary, final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         size = sum(t.numel() * t.element_size() for t in tensors.values())
@@ -69,7 +69,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     return None
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Ask the system to put a file or a folder's entries on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -8,9 +8,10 @@ a target. So every place in a row has a target, except the padding at its end, w
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from lect.engine.body import Row
 from lect.ops.text import byte_count, encode
+from lect.parts.mixture.kind import Feedback
 from lect.parts.packing.kind import Frame
 
 if TYPE_CHECKING:
@@ -28,6 +30,23 @@ if TYPE_CHECKING:
     from lect.parts.packing.kind import Packing
 
 CHUNK = 2000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some documents as tokens: ids, bytes and name of each."""
+
+    ids: list[NDArray[np.int32]]
+    bytes: list[int]
+    names: list[str]
+
+
+def encoded_chunks(tokenizer: Any, documents: Iterable[Document]) -> Iterator[Chunk]:
+    """Documents as tokens, in their order and ``CHUNK`` at a time."""
+    rest = iter(documents)
+    while some := list(islice(rest, CHUNK)):
+        ids = [np.asarray(found, dtype=np.int32) for found in encode(tokenizer, [d.text for d in some])]
+        yield Chunk(ids, [byte_count([d.text]) for d in some], [d.id for d in some])
 
 
 @dataclass(frozen=True)
@@ -42,25 +61,12 @@ class Encoded:
     @classmethod
     def of(cls, tokenizer: Any, documents: Iterable[Document]) -> Encoded:
         """Encode documents in their order; special tokens are neither added nor read out of the text."""
-        ids: list[NDArray[np.int32]] = []
-        sizes: list[int] = []
-        names: list[str] = []
-        texts: list[str] = []
-
-        def flush() -> None:
-            ids.extend(np.asarray(found, dtype=np.int32) for found in encode(tokenizer, texts))
-            sizes.extend(byte_count([text]) for text in texts)
-            texts.clear()
-
-        for document in documents:
-            names.append(document.id)
-            texts.append(document.text)
-            if len(texts) == CHUNK:
-                flush()
-        flush()
+        chunks = list(encoded_chunks(tokenizer, documents))
+        ids = [found for chunk in chunks for found in chunk.ids]
         starts = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)]).astype(np.int64)
         flat = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
-        return cls(flat, starts, np.asarray(sizes, dtype=np.int64), names)
+        sizes = np.asarray([size for chunk in chunks for size in chunk.bytes], dtype=np.int64)
+        return cls(flat, starts, sizes, [name for chunk in chunks for name in chunk.names])
 
     @property
     def tokens(self) -> int:
@@ -196,7 +202,8 @@ class Stream(Epochs):
 class Mixed:
     """Rows of several texts, laid so that each has had its share at any time, to within one row.
 
-    The order is a pure function of the mixture, the texts' sizes and the number of rows of the run.
+    The order is a pure function of the mixture, the texts' sizes, the number of rows of the run, and what was measured
+    at which row.
     """
 
     def __init__(self, streams: Mapping[str, Stream], mixture: Mixture) -> None:
@@ -204,20 +211,34 @@ class Mixed:
         self.tokens = {name: stream.encoded.tokens for name, stream in self.streams.items()}
         self.begin(0)
 
-    def begin(self, rows: int) -> None:
-        """Lay the rows for a run of so many; 0 is a run that does not get ahead, such as a warm-up."""
-        self.rows = rows
+    def begin(self, rows: int, laps: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Lay the rows for a run of so many, after these laps; 0 is a run that does not get ahead, as a warm-up."""
+        self.rows, self.laps = rows, laps or {}
+        self.losses: list[Mapping[str, float]] = []
         self.order: list[tuple[str, int]] = []
         self._due = dict.fromkeys(self.streams, 0.0)
         self._drawn = dict.fromkeys(self.streams, 0)
 
+    def learn(self, row: int, losses: Mapping[str, float]) -> None:
+        """Lay the rows from ``row`` on with these losses, too; those before are laid without them."""
+        if row:
+            self.place(row - 1)
+        if len(self.order) != row:
+            raise ValueError(f"row {row} was laid before what is to be known of it")
+        self.losses.append(losses)
+
+    def shares(self) -> dict[str, float]:
+        """The shares of the texts in the next row to be laid; they add up to 1."""
+        progress = min(1.0, len(self.order) / max(1, self.rows))
+        found = self.mixture.shares(self.tokens, progress, Feedback(tuple(self.losses), self.laps))
+        total = sum(found.get(name, 0.0) for name in self.streams)
+        return {name: found.get(name, 0.0) / total for name in self.streams}
+
     def place(self, number: int) -> tuple[str, int]:
         """The text that row ``number`` (from 0) is taken from, and which of its own rows it is."""
         while len(self.order) <= number:
-            shares = self.mixture.shares(self.tokens, min(1.0, len(self.order) / max(1, self.rows)))
-            total = sum(shares.get(name, 0.0) for name in self.streams)
-            for name in self.streams:
-                self._due[name] += shares.get(name, 0.0) / total
+            for name, share in self.shares().items():
+                self._due[name] += share
             longest = max(reversed(self.streams), key=lambda name: self._due[name])
             self._due[longest] -= 1
             self.order.append((longest, self._drawn[longest]))

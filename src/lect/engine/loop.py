@@ -12,18 +12,20 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lect import machine
 from lect.engine import checkpoint, loss
 from lect.engine.body import Body
 from lect.engine.cost import training_flops
-from lect.engine.data import Batch, Mixed
+from lect.engine.data import Batch, Mixed, Stream
 from lect.engine.optimizer import AdamW, squares, update
+from lect.engine.track import Tracker
 from lect.errors import UserError
 from lect.parts.schedule.kind import Moment
 
@@ -55,6 +57,8 @@ class Record:
     step_seconds: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, float | None]] = field(default_factory=list)
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    """Where the mixture asks for them: a step, the losses of the texts before it, and their shares from it on."""
     round: int = -1
     """The round of parameters that the last step was in; -1 before the first."""
 
@@ -67,7 +71,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fixed sample of one role: its rows and the bytes that their targets stand for."""
+    """A fixed sample of one role or text: its rows and the bytes that their targets stand for."""
 
     batches: list[Batch]
     bytes: float
@@ -96,6 +100,8 @@ class Loop:
     """None counts every token the same."""
     parameters: Parameters | None = None
     """None trains all of them."""
+    texts: dict[str, Probe] = field(default_factory=dict)
+    """A sample of each text that the mixture wants the loss of."""
     teacher: Body | None = None
     """The model that the objective's ``teacher`` names."""
     least: float = 0.0
@@ -103,6 +109,13 @@ class Loop:
     record: Record = field(default_factory=Record)
     masks: dict[str, Tensor] = field(default_factory=dict)
     """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
+    tracker: Tracker | None = None
+    quantity: str = "bits_per_byte"
+    """What an evaluation is called in the tracker's curves."""
+    matmul_flops: float = 0.0
+    """Operations per second that the machine could do; 0 where nobody measured."""
+    latest: tuple[float, list[float]] = (0.0, [])
+    """Gradient norm and each group's learning rate multiplier of the last step."""
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
     kernels: loss.Kernels = loss.PLAIN
 
@@ -153,31 +166,82 @@ class Loop:
         self.body.uncompile()
         self.kernels = loss.PLAIN
         self.optimizer.kernel, self.optimizer.squares = update, squares
+        self._turns = {}
         for _, parameter in self.optimizer.named():
             parameter.grad = None
 
-    def go(self, steps: int) -> Record:
-        """Run from the last checkpoint, or the start, to step ``steps``."""
+    def laps(self) -> dict[str, Any]:
+        """The losses after a lap on each text, and the tokens of all laps; nothing where none is wanted.
+
+        Every lap has the whole schedule for itself, begins with the weights as they are, and leaves them as they were.
+        """
+        length = self.data.mixture.lap_steps if self.texts else 0
+        if not length:
+            return {}
+        data = self.data
+        masters = {name: t.clone() for name, t in self.optimizer.state().items() if name.startswith("master/")}
+        after: dict[str, dict[str, float]] = {}
+        tokens = 0
+        for name, stream in data.streams.items():
+            self.run.say(f"mixture: a lap of {length} steps on {name}, {len(after) + 1} of {len(data.streams)}")
+            for step in range(length):
+                at = Moment((step + 0.5) * self.batch_tokens, length * self.batch_tokens, self.batch_tokens)
+                _, batches = self._step(step, step + 1, at, stream)
+                tokens += sum(batch.tokens for batch in batches)
+            after[name] = self._losses()
+            self.optimizer.reset()
+            self.optimizer.restore(self.optimizer.state() | masters)
+            self.masks, self.record.round = {}, -1
+        self.run.say(f"mixture: the laps read {tokens} tokens; the run begins with the weights from before them")
+        return {"losses": after, "tokens": tokens}
+
+    def _losses(self) -> dict[str, float]:
+        """Mean loss of each text's sample, in nats a token."""
+        return {name: self._nats(p) / sum(batch.tokens for batch in p.batches) for name, p in self.texts.items()}
+
+    def _measure(self, marks: Sequence[int]) -> None:
+        """At a step of ``marks`` that was not measured yet: the losses, for the mixture and the record."""
+        record = self.record
+        if len(record.measurements) < len(marks) and marks[len(record.measurements)] == record.step:
+            losses = self._losses()
+            self.data.learn(record.step * self.rows, losses)
+            record.measurements.append({"step": record.step, "losses": losses, "shares": self.data.shares()})
+
+    def go(self, steps: int, laps: Mapping[str, Any] | None = None) -> Record:
+        """Run from the last checkpoint, or the start, to step ``steps``; ``laps`` is what :meth:`laps` gave."""
         self._resume()
-        self.data.begin(steps * self.rows)
+        marks: list[int] = []
+        if self.texts:
+            count = self.data.mixture.measurements
+            marks = sorted({steps * n // count for n in range(count)})
+            self.data.begin(steps * self.rows, (laps or {}).get("losses"))
+            for point in self.record.measurements:
+                self.data.learn(point["step"] * self.rows, point["losses"])
+        else:
+            self.data.begin(steps * self.rows)
         started = time.monotonic() - self.record.seconds
         saved = time.monotonic()
         due = {round(steps * n / max(1, self.evaluations)) for n in range(self.evaluations + 1)}
         whole = True
         try:
+            if self.tracker:
+                self.tracker.begin(self.record.step)
             if not self.record.evaluations:
                 self._evaluate(started)
+                self._track({})
             while self.record.step < steps:
                 step = self.record.step
+                self._measure(marks)
                 began = time.monotonic()
                 whole = False
                 size = self.batch_tokens
                 value, batches = self._step(step, step + 1, Moment((step + 0.5) * size, steps * size, size))
-                self._count(value, batches, began, started)
+                numbers = self._count(value, batches, began, started)
                 whole = True
-                self._show(steps, value)
                 if step + 1 in due:
                     self._evaluate(started)
+                self._track(numbers)
+                self._show(steps, value)
                 if step + 1 == steps or time.monotonic() - saved > self.checkpoint_seconds:
                     self._save(started)
                     saved = time.monotonic()
@@ -185,16 +249,19 @@ class Loop:
             if whole and self.record.step:
                 self._save(started)
             raise
+        finally:
+            if self.tracker:
+                self.tracker.close()
         self.record.seconds = time.monotonic() - started
         return self.record
 
-    def _step(self, step: int, count: int, at: Moment | None) -> tuple[float, list[Batch]]:
+    def _step(self, step: int, count: int, at: Moment | None, text: Stream | None = None) -> tuple[float, list[Batch]]:
         """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token.
 
-        The moment ``at`` sets the learning rates; None sets them to zero.
+        The moment ``at`` sets the learning rates; None sets them to zero. ``text`` is read in place of the mixture.
         """
         progress = at.progress if at else 0.0
-        batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
+        batches = [(text or self.data).batch(step * self.rows + row) for row in range(self.rows)]
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
         trained = self._trained(at)
@@ -234,6 +301,7 @@ class Loop:
             )
         rates = [0.0 if at is None else schedule.rate(at) for schedule in self.schedules]
         self.optimizer.step(count, rates, grads, norm)
+        self.latest = norm, rates
         return total, batches
 
     def _trained(self, at: Moment | None) -> Collection[str]:
@@ -246,11 +314,22 @@ class Loop:
             named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
             found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
             self._turns = {turn: frozenset(found)}
+            self._freeze(self._turns[turn])
         if self.parameters and at and turn != self.record.round:
             self.masks = dict(self.parameters.kept(self.optimizer.master, turn, self.run.seed))
             self.optimizer.mask(self.masks)
             self.record.round = turn
         return self._turns[turn]
+
+    def _freeze(self, trained: Collection[str]) -> None:
+        """Let no gradient be computed for what stands still.
+
+        Compiled layers share their code, and another set of moving tensors needs other code: there a tensor of a layer
+        is frozen only where its like stands still in all layers.
+        """
+        alike = {_unnumbered(name) for name in trained} if self.compile else set()
+        for name, parameter in self.optimizer.named():
+            parameter.requires_grad_(name in trained or _unnumbered(name) in alike)
 
     def _weigh(self, batch: Batch, progress: float) -> loss.Weigh | None:
         """What the objective makes of the losses of a row's tokens; padding keeps its weight of zero."""
@@ -284,19 +363,24 @@ class Loop:
             cap=self.teacher.cap,
         )
 
-    def _count(self, value: float, batches: list[Batch], began: float, started: float) -> None:
-        """Add a step to the record."""
+    def _count(self, value: float, batches: list[Batch], began: float, started: float) -> dict[str, float]:
+        """Add a step to the record; what a tracker shows of it."""
         record, now = self.record, time.monotonic()
         tokens = sum(batch.tokens for batch in batches)
         attended = sum(batch.attended for batch in batches)
         record.step += 1
         record.tokens += tokens
         record.bytes += sum(batch.bytes for batch in batches)
-        record.flops += training_flops(tokens, self.matmul_parameters, attended, self.attention_width)
+        flops = training_flops(tokens, self.matmul_parameters, attended, self.attention_width)
+        record.flops += flops
         record.step_seconds += now - began
         record.losses.append(
             {"step": record.step, "tokens": record.tokens, "seconds": round(now - started, 3), "loss": value}
         )
+        numbers = {"loss": value, "tokens": record.tokens, "tokens_per_second": tokens / (now - began)}
+        if self.matmul_flops:
+            numbers["utilisation"] = flops / (now - began) / self.matmul_flops
+        return numbers
 
     def _show(self, steps: int, value: float) -> None:
         """The live line."""
@@ -310,6 +394,21 @@ class Loop:
             minutes_left=round((steps - record.step) * pace / 60, 1),
         )
 
+    def _track(self, numbers: dict[str, float]) -> None:
+        """Hand the tracker what there is to know of the step that is done, its evaluation included."""
+        if self.tracker is None:
+            return
+        if numbers:
+            norm, rates = self.latest
+            groups = zip(self.optimizer.groups, rates, strict=True)
+            numbers |= {f"learning_rate/{group.kind}": group.learning_rate * rate for group, rate in groups}
+            numbers |= {"gradient_norm": norm, "peak_memory_bytes": machine.peak_memory_bytes()}
+        point = self.record.evaluations[-1]
+        if point["step"] == self.record.step:
+            found = {role: point[role] for role in ("target", "kept")}
+            numbers |= {f"{self.quantity}/{role}": bits for role, bits in found.items() if bits is not None}
+        self.tracker.log(self.record.step, numbers)
+
     def _evaluate(self, started: float) -> None:
         """Bits per byte of the samples, added to the record."""
         record = self.record
@@ -320,6 +419,10 @@ class Loop:
 
     def bits_per_byte(self, probe: Probe) -> float:
         """Bits per byte of a sample; runs the training code, so that nothing is compiled for it alone."""
+        return self._nats(probe) / math.log(2) / probe.bytes
+
+    def _nats(self, probe: Probe) -> float:
+        """The sum of a sample's losses."""
         total = 0.0
         for batch in probe.batches:
             hidden_td = self.body.hidden(batch.row).detach()
@@ -327,9 +430,11 @@ class Loop:
             total += float(
                 loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
             )
-        return total / math.log(2) / probe.bytes
+        return total
 
     def _save(self, started: float) -> None:
+        if self.tracker:
+            self.tracker.flush()
         self.record.seconds = time.monotonic() - started
         masks = {f"mask/{name}": mask for name, mask in self.masks.items()}
         checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state() | masks, asdict(self.record))
@@ -345,3 +450,8 @@ class Loop:
         self.masks = {name: tensors[key].to(where) for key, (name, where) in places.items() if key in tensors}
         self.record = Record(**state)
         self.run.say(f"goes on from step {self.record.step}")
+
+
+def _unnumbered(name: str) -> str:
+    """The name of a tensor without the number of its layer."""
+    return ".".join(part for part in name.split(".") if not part.isdecimal())

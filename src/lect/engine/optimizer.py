@@ -28,6 +28,8 @@ class Group:
     parameters: tuple[torch.nn.Parameter, ...]
     learning_rate: float
     weight_decay: float
+    kind: str = ""
+    """What the curves of its learning rate are called."""
     rows: tuple[tuple[int, int], ...] | None = None
     """First row and row behind the last of each stretch that the group trains; None is all of every parameter."""
 
@@ -127,9 +129,10 @@ class AdamW:
                 tensor.masked_fill_(~kept_here, 0.0)
 
     def release(self) -> None:
-        """Make the masters the live weights."""
+        """Make the masters the live weights, and let each have a gradient again."""
         for name, parameter in self.named():
             parameter.data = self.master[name]
+            parameter.requires_grad_(True)
             parameter.grad = None
 
     def reset(self) -> None:

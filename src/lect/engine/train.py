@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.tokens import kept
+from lect.engine.track import opened as tracked
 from lect.errors import UserError
+from lect.parts.mixture.kind import Feedback
 
 if TYPE_CHECKING:
     from lect.artefacts import Corpus, Document
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from lect.parts.schedule.kind import Moment, Schedule
 
 ROLES = ("target", "kept")
+KINDS = ("new_rows", "embeddings", "embeddings", "matrices", "vectors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,7 @@ class Settings(Budget):
     new_row_schedule: Schedule | None
     compile: bool
     gradient_filter: float = 0.0
+    activations: str = "keep"
 
 
 def train(
@@ -59,14 +65,20 @@ def train(
     little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
+    tracker = tracked(settings.tracker, run, vars(settings))
     with opened(live) as body:
+        body.recompute(settings.activations == "recompute")
         rows, room = split_step(settings.batch_tokens)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)
-        data = _data(run, tokenizer, corpus, settings, ends, longest, room)
+        data = _data(run, tokenizer, corpus, settings, key, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
+        multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
+        texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
         with (
             _teacher(run, tokenizer, body, settings) as (teacher, name),
+            settings.parameters.opened(live, run.seed),
+            _narrowed(live, settings.dtype),
             _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules),
         ):
             loop = Loop(
@@ -78,6 +90,7 @@ def train(
                 schedules=schedules,
                 objective=settings.objective,
                 parameters=settings.parameters,
+                texts=texts,
                 teacher=teacher,
                 least=settings.gradient_filter,
                 rows=rows,
@@ -85,14 +98,16 @@ def train(
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
-                matmul_parameters=matmul_parameters(live, body),
-                attention_width=attention_width(live, body),
+                matmul_parameters=multiplied,
+                attention_width=attended,
+                tracker=tracker,
             )
             rates = [machine.matmul_flops()]
+            loop.matmul_flops = rates[0]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
-            record = loop.go(plan["steps"])
+            record = loop.go(plan["steps"], plan.get("laps"))
             facts = settings.parameters.facts(optimizer.master, plan["steps"])
             rates.append(machine.matmul_flops())
     if loop.compile:
@@ -113,6 +128,7 @@ def train(
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
+        **({"measurements": record.measurements} if record.measurements else {}),
         **facts,
         **plan,
     )
@@ -163,18 +179,25 @@ def _longest(run: Run, live: Any, wanted: int) -> int:
     return wanted
 
 
-def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int) -> Mixed:
+def _data(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, key: str, ends: Ends, longest: int, room: int
+) -> Mixed:
     """Rows of all texts of the mixture; too little of one that has a share is a UserError."""
     group = settings.mixture.group
 
     def documents(role: str) -> Iterator[Document]:
         return (settings.objective.document(d) for d in corpus.documents(role) if d.split in ("train", ""))
 
-    owners = {group(document): role for role in reversed(ROLES) for document in documents(role)}
-    encoded = {
-        name: Encoded.of(tokenizer, (d for role in ROLES for d in documents(role) if group(d) == name))
-        for name in sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))
-    }
+    counts: Counter[str] = Counter()
+    owners: dict[str, str] = {}
+    for role in reversed(ROLES):
+        found = Counter(group(document) for document in documents(role))
+        counts += found
+        owners |= dict.fromkeys(found, role)
+    encoded = {}
+    for number, name in enumerate(sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))):
+        some = (d for role in ROLES for d in documents(role) if group(d) == name)
+        encoded[name] = kept(run, f"tokens-{number}", f"{key} {name}", tokenizer, some, counts[name])
     tokens = {name: found.tokens for name, found in encoded.items() if found.tokens}
     target = sum(found.tokens for name, found in encoded.items() if owners[name] == "target")
     if target < room:
@@ -182,9 +205,11 @@ def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: En
             f"the target text for training has {target} tokens, fewer than one batch of {room}; "
             "add text, or lower batch_tokens"
         )
-    shares = [settings.mixture.shares(tokens, progress) for progress in (0.0, 0.5, 1.0)]
+    shares = [settings.mixture.shares(tokens, progress, Feedback()) for progress in (0.0, 0.5, 1.0)]
     for name in sorted({name for found in shares for name, share in found.items() if share > 0} - tokens.keys()):
         run.say(f"no {name} text for training: the other texts take its share")
+    for name in (name for name in tokens if not any(found.get(name, 0.0) > 0 for found in shares)):
+        run.say(f"the {name} text has no share of the mixture and is not read: {tokens[name]} tokens")
     streams: dict[str, Stream] = {}
     for number, name in enumerate(name for name in tokens if any(found.get(name, 0.0) > 0 for found in shares)):
         if tokens[name] < room:
@@ -216,11 +241,41 @@ def _probes(
     for role in ROLES:
         documents = corpus.documents(role, "calibration")
         chosen = sample(tokenizer, documents, ends, longest=longest, tokens=settings.evaluation_tokens)
-        encoded = Encoded.of(tokenizer, chosen)
-        batches, size = sample_batches(encoded, tokenizer, ends, room=room, device=run.device)
-        if batches and size > 0:
-            probes[role] = Probe(batches, size)
+        if (probe := _probe(run, tokenizer, chosen, ends, room)) is not None:
+            probes[role] = probe
     return probes
+
+
+def _texts(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int, data: Mixed
+) -> dict[str, Probe]:
+    """A fixed sample of the calibration split of each text, where the mixture goes by losses.
+
+    A text without any there is measured on what it is trained on, and that is said.
+    """
+    probes: dict[str, Probe] = {}
+
+    def found(name: str, *splits: str) -> Probe | None:
+        documents = (d for role in ROLES for d in corpus.documents(role) if d.split in splits)
+        own = (d for d in documents if settings.mixture.group(d) == name)
+        chosen = sample(tokenizer, own, ends, longest=longest, tokens=settings.evaluation_tokens)
+        return _probe(run, tokenizer, chosen, ends, room)
+
+    for name in data.streams if settings.mixture.measurements else ():
+        probe = found(name, "calibration")
+        if probe is None:
+            run.say(f"no {name} text for calibration: its loss is measured on text that the model is trained on")
+            probe = found(name, "train", "")
+        if probe is None:
+            raise UserError(f"no {name} document has two tokens, so its loss cannot be measured; add text")
+        probes[name] = probe
+    return probes
+
+
+def _probe(run: Run, tokenizer: Any, chosen: list[Document], ends: Ends, room: int) -> Probe | None:
+    """The rows of these documents; None where there is no token to predict."""
+    batches, size = sample_batches(Encoded.of(tokenizer, chosen), tokenizer, ends, room=room, device=run.device)
+    return Probe(batches, size) if batches and size > 0 else None
 
 
 Stretches = tuple[tuple[int, int], ...]
@@ -250,8 +305,28 @@ class _After:
 
 
 @contextmanager
+def _narrowed(live: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters that want no gradient in the compute type; afterwards each is as it was, bit for bit.
+
+    The old one is kept only where rounding would lose something.
+    """
+    held: list[tuple[nn.Parameter, torch.Tensor | None, torch.dtype]] = []
+    for parameter in live.parameters():
+        if not parameter.requires_grad:
+            narrow = parameter.data.to(dtype)
+            same = torch.equal(narrow.to(parameter.dtype), parameter.data)
+            held.append((parameter, None if same else parameter.data, parameter.dtype))
+            parameter.data = narrow
+    try:
+        yield
+    finally:
+        for parameter, data, before in held:
+            parameter.data = parameter.data.to(before) if data is None else data
+
+
+@contextmanager
 def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Iterator[tuple[AdamW, list[Rates]]]:
-    """Put the live weights into the compute type; afterwards they are the fp32 masters again.
+    """Put the weights that want a gradient into the compute type; afterwards they are the fp32 masters again.
 
     Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
     that moves.
@@ -262,6 +337,8 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
     kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"new": [], "embeddings": [], "matrices": [], "vectors": []}
     tables: dict[str, list[tuple[str, nn.Parameter]]] = {"other": []}
     for name, parameter in live.named_parameters():
+        if not parameter.requires_grad:
+            continue
         kind = "embeddings" if id(parameter) in embeddings else "matrices" if parameter.ndim > 1 else "vectors"
         if kind == "embeddings" and new and len(parameter) != rows:
             tables["other"].append((name, parameter))  # positions and the like
@@ -279,16 +356,18 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         (kinds["matrices"], settings.learning_rate, settings.weight_decay, _After(settings.schedule, wait), None),
         (kinds["vectors"], settings.learning_rate, 0.0, _After(settings.schedule, wait), None),
     ]
+    names = [kind for kind, entry in zip(KINDS, plan, strict=True) if entry[0]]
     plan = [entry for entry in plan if entry[0]]
     groups = [
         Group(
+            kind=kind,
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
             learning_rate=rate,
             weight_decay=decay,
             rows=part,
         )
-        for members, rate, decay, _, part in plan
+        for kind, (members, rate, decay, _, part) in zip(names, plan, strict=True)
     ]
     optimizer = AdamW(groups, **settings.adam)
     try:

@@ -38,6 +38,10 @@ class PretrainStep(Step):
         """Minutes, tokens (one of them is None), and tokens a batch, for the plan."""
         raise NotImplementedError
 
+    def recomputes(self) -> bool:
+        """Whether layers are run again in the backward pass, for the plan."""
+        return False
+
     def estimate(self, sizes: Sizes) -> Estimate:
         """Memory and checkpoints from the sizes; seconds from the budget, or from tokens and the machine's rate."""
         minutes, tokens, batch_tokens = self.budget()
@@ -47,9 +51,11 @@ class PretrainStep(Step):
             matmul_flops=sizes.matmul_flops,
             batch_tokens=batch_tokens,
             rows=sizes.rows,
+            recomputed=sizes.parameters - sizes.embedding_parameters if self.recomputes() else 0,
         )
         seconds = cost.seconds if minutes is None else minutes * 60
-        disk = 2 * cost.checkpoint_bytes + sizes.model_bytes
+        encoded = 4 * (sizes.target_bytes + sizes.kept_bytes) / max(1.0, sizes.bytes_per_token)
+        disk = 2 * cost.checkpoint_bytes + sizes.model_bytes + int(encoded)
         return Estimate(seconds=seconds, memory_bytes=cost.memory_bytes, disk_bytes=disk, sizes=sizes)
 
     def apply(self, run: Run, base: Model, model: Model, corpus: Corpus) -> Model:

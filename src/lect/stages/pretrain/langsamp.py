@@ -83,11 +83,15 @@ class Langsamp(PretrainStep):
     checkpoint_seconds: Annotated[float, Range(above=0, at_most=1_000_000)] = 300.0
     """Time between checkpoints, in seconds; a killed run loses at most this much."""
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
-    """Number format of the compute; master weights and moments are fp32 in either case."""
+    """Number format of the compute; master weights are fp32 in either case."""
+    moments: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
+    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
     evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
     """How often bits a masked token are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
     """Size of each sample that is measured, in tokens."""
+    tracker: Annotated[str | None, OneOf("tensorboard", "wandb", "trackio")] = None
+    """Who draws the curves while it trains: files for it in the run folder's logs; wandb stays offline."""
 
     def budget(self) -> tuple[float | None, int | None, int]:
         """Tokens take the place of minutes."""
@@ -102,7 +106,8 @@ class Langsamp(PretrainStep):
 
         words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
         key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(MaskedSettings)}
+        known = [f.name for f in fields(MaskedSettings) if hasattr(self, f.name)]
+        values: dict[str, Any] = {name: getattr(self, name) for name in known}
         values |= {kind: run.part(kind, getattr(self, kind)) for kind in ("packing", "schedule")}
         tags = {"language": language} if self.languages else {}
         tags |= {"script": script} if self.scripts else {}
