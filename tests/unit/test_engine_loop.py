@@ -160,8 +160,10 @@ def test_split_and_budget():
     assert split_step(1024) == (1, 1024)
     assert split_step(10_000) == (3, 3333)
     assert planned_steps(1.0, 10.0, 2.0, 5.0) == 20
-    with pytest.raises(UserError, match="too short"):
+    with pytest.raises(UserError, match=r"too short.*give at least 1.5$"):
         planned_steps(1.0, 55.0, 2.0, 5.0)
+    with pytest.raises(UserError, match=r"getting ready took 70 s.*give at least 1.7, or set compile to false"):
+        planned_steps(1.0, 70.0, 2.0, 5.0, compiled=True)
 
 
 def test_losses_are_thinned_to_means():

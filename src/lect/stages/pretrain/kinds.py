@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that go on training a model on text: a model and a corpus in, a model out."""
+"""Steps that go on training a model on text, a model and a corpus in, a model out; and steps that ready it for that."""
 
 from __future__ import annotations
 
@@ -72,6 +72,22 @@ class PretrainStep(Step):
         new_rows = [i for token, i in tokenizer.get_vocab().items() if token not in known]
         train(run, live, tokenizer, corpus, self.settings(run), key, new_rows)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
+
+
+@knobs
+class ModelStep(Step):
+    """Makes another model of a model, without text; an author writes ``made``."""
+
+    inputs: ClassVar[dict[str, type[Artefact]]] = {"model": Model}
+    output: ClassVar[type[Artefact]] = Model
+
+    def made(self, run: Run, live: Any) -> Any:
+        """The other model, in fp32, for the same tokenizer; ``live`` (fp32) may be changed."""
+        raise NotImplementedError
+
+    def apply(self, run: Run, model: Model) -> Model:
+        """Make it, and write it in the number format that the model's folder had."""
+        return Model.write(run.folder, self.made(run, model.load()), model.tokenizer(), run, dtype=model.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
