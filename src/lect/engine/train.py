@@ -51,6 +51,7 @@ class Settings(Budget):
     embedding_schedule: Schedule | None
     new_row_schedule: Schedule | None
     compile: bool
+    gradient_filter: float = 0.0
     activations: str = "keep"
 
 
@@ -91,6 +92,7 @@ def train(
                 parameters=settings.parameters,
                 texts=texts,
                 teacher=teacher,
+                least=settings.gradient_filter,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,
