@@ -10,7 +10,7 @@ model is as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,11 +51,18 @@ class Body:
         self.live = live
         self.base: Any = live.base_model
         self.layers = _layers(self.base)
-        self.head: nn.Parameter = live.get_output_embeddings().weight
+        self.whole: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
+        """Runs what uses the head or the parts outside of the layers; gathers them where they are sharded."""
         self.cap = float(getattr(live.config, "final_logit_softcapping", None) or 0.0)
         self.factor = float(getattr(live.config, "logit_scale", None) or 1.0)
         self.factor /= float(getattr(live.config, "logits_scaling", None) or 1.0)
         self.layout = "rows"
+
+    @property
+    def head(self) -> nn.Parameter:
+        """The matrix of the logits, (V, D)."""
+        weight: nn.Parameter = self.live.get_output_embeddings().weight
+        return weight
 
     def hidden(self, row: Row) -> Tensor:
         """Hidden states under the head's factor, one row a token: (T, D)."""
