@@ -11,6 +11,7 @@ from lect.engine.data import lay
 from lect.engine.loop import Loop, Record
 from lect.engine.train import attention_width, matmul_parameters, split_step
 from lect.errors import UserError
+from lect.parts.schedule.kind import Moment
 from lect.testing import pico
 
 SEQUENCES = [[2, *range(10, 30)], [2, *range(40, 75)], [2, *range(80, 90)]]
@@ -65,13 +66,14 @@ def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
                 probes={},
                 schedules=[],
                 rows=len(batches),
+                batch_tokens=80,
                 compile=False,
                 evaluations=1,
                 checkpoint_seconds=1,
                 matmul_parameters=1,
                 attention_width=1,
             )
-            value, _ = loop._step(0, 1, 0.5)
+            value, _ = loop._step(0, 1, Moment(40, 80, 80))
             assert value == pytest.approx(total, rel=1e-5)
             for name, grad in expected.items():
                 torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)

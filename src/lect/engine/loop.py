@@ -25,6 +25,7 @@ from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed
 from lect.engine.optimizer import AdamW, squares, update
 from lect.errors import UserError
+from lect.parts.schedule.kind import Moment
 
 if TYPE_CHECKING:
     from lect.method import Run
@@ -38,8 +39,8 @@ POINTS = 400
 class Rates(Protocol):
     """What says how high a group's learning rate is."""
 
-    def rate(self, progress: float) -> float:
-        """The multiplier of the peak when ``progress`` (0 to 1) of the run is behind."""
+    def rate(self, at: Moment) -> float:
+        """The multiplier of the peak at a moment of the run."""
 
 
 @dataclass
@@ -82,6 +83,8 @@ class Loop:
     schedules: Sequence[Rates]
     """One for each group of the optimizer."""
     rows: int
+    batch_tokens: int
+    """Tokens of one update, padding included."""
     compile: bool
     evaluations: int
     checkpoint_seconds: float
@@ -150,7 +153,8 @@ class Loop:
                 step = self.record.step
                 began = time.monotonic()
                 whole = False
-                value, batches = self._step(step, step + 1, (step + 0.5) / steps)
+                size = self.batch_tokens
+                value, batches = self._step(step, step + 1, Moment((step + 0.5) * size, steps * size, size))
                 self._count(value, batches, began, started)
                 whole = True
                 self._show(steps, value)
@@ -166,15 +170,16 @@ class Loop:
         self.record.seconds = time.monotonic() - started
         return self.record
 
-    def _step(self, step: int, count: int, progress: float | None) -> tuple[float, list[Batch]]:
+    def _step(self, step: int, count: int, at: Moment | None) -> tuple[float, list[Batch]]:
         """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token.
 
-        ``progress`` (0 to 1) sets the learning rates; None sets them to zero.
+        The moment ``at`` sets the learning rates; None sets them to zero.
         """
+        progress = at.progress if at else 0.0
         batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
-        trained = self._trained(progress or 0.0)
+        trained = self._trained(progress)
         total = 0.0
         for batch in batches:
             value = loss.blocked_loss(
@@ -184,7 +189,7 @@ class Loop:
                 batch.weight_t * weight,
                 self.body.cap,
                 self.kernels,
-                self._weigh(batch, progress or 0.0),
+                self._weigh(batch, progress),
             )
             torch.autograd.backward(value)
             total += value.item()
@@ -205,18 +210,17 @@ class Loop:
                 f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}; the last checkpoint is kept; "
                 "lower learning_rate, or drop these documents"
             )
-        rates = [0.0 if progress is None else schedule.rate(progress) for schedule in self.schedules]
+        rates = [0.0 if at is None else schedule.rate(at) for schedule in self.schedules]
         self.optimizer.step(count, rates, grads, norm)
         return total, batches
 
     def _trained(self, progress: float) -> Collection[str]:
         """The names of the parameters that move in this part of the run."""
-        named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
-        if self.parameters is None:
-            return named
-        turn = self.parameters.round(progress)
+        turn = self.parameters.round(progress) if self.parameters else 0
         if turn not in self._turns:
-            self._turns = {turn: frozenset(self.parameters.trained(named, turn, self.run.seed))}
+            named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
+            found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
+            self._turns = {turn: frozenset(found)}
         return self._turns[turn]
 
     def _weigh(self, batch: Batch, progress: float) -> loss.Weigh | None:

@@ -250,6 +250,7 @@ def train_masked(
                 probes=probes,
                 schedules=schedules,
                 rows=rows,
+                batch_tokens=rows * room,
                 compile=False,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lect.parts.mixture.kind import Mixture
     from lect.parts.objective.kind import Objective
     from lect.parts.parameters.kind import Parameters
-    from lect.parts.schedule.kind import Schedule
+    from lect.parts.schedule.kind import Moment, Schedule
 
 ROLES = ("target", "kept")
 
@@ -74,6 +74,7 @@ def train(
                 objective=settings.objective,
                 parameters=settings.parameters,
                 rows=rows,
+                batch_tokens=rows * room,
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
@@ -205,8 +206,9 @@ class _After:
     schedule: Schedule
     start: float
 
-    def rate(self, progress: float) -> float:
-        return 0.0 if progress < self.start else self.schedule.rate((progress - self.start) / (1 - self.start))
+    def rate(self, at: Moment) -> float:
+        own = at.after(self.start)
+        return 0.0 if own.seen < 0 else self.schedule.rate(own)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lect.errors import UserError
 from lect.parts.schedule.infinite import Infinite
+from moments import at
 
 
 def equation(step: float, ends: tuple[float, float, float], levels: tuple[float, float, float], kind: str) -> float:
@@ -45,13 +46,13 @@ def test_equation(step: int, warmup: int, cooldown: int, anneal: int, kind: str)
         shape=kind, warmup=warmup / 1000, cooldown=cooldown / 1000, anneal=anneal / 1000, constant=0.55, floor=0.1
     )
     expected = equation(step, (warmup, warmup + cooldown, 1000 - anneal), (3e-4, 1.65e-4, 3e-5), kind)
-    assert part.rate(step / 1000) * 3e-4 == pytest.approx(expected, rel=1e-5)
+    assert part.rate(at(step / 1000)) * 3e-4 == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "inverse_sqrt"])
 def test_moves_without_a_step_and_never_rises_again(kind: str) -> None:
     part = Infinite(shape=kind, warmup=0.1, cooldown=0.3, anneal=0.2, constant=0.5, floor=0.1)
-    rates = [part.rate(n / 1000) for n in range(1001)]
+    rates = [part.rate(at(n / 1000)) for n in range(1001)]
     assert rates[0] == 0.0
     assert max(rates) == rates[100] == 1.0
     assert all(b <= a + 1e-12 for a, b in pairwise(rates[100:]))
@@ -63,18 +64,18 @@ def test_moves_without_a_step_and_never_rises_again(kind: str) -> None:
 
 def test_the_inverse_square_root_falls_earlier() -> None:
     cosine, root = (Infinite(shape=kind, warmup=0.0, cooldown=0.5) for kind in ("cosine", "inverse_sqrt"))
-    assert all(root.rate(n / 100) < cosine.rate(n / 100) - 0.1 for n in range(3, 26)), "over the first half"
+    assert all(root.rate(at(n / 100)) < cosine.rate(at(n / 100)) - 0.1 for n in range(3, 26)), "over the first half"
 
 
 def test_a_next_run_goes_on_from_the_constant() -> None:
     first = Infinite(anneal=0.0, constant=0.5)
     second = Infinite(warmup=0.0, cooldown=0.0, anneal=0.2, constant=1.0, floor=0.1)
-    assert first.rate(1.0) == 0.5 * second.rate(0.0) == 0.5 * second.rate(0.8)
-    assert second.rate(1.0) == pytest.approx(0.1)
+    assert first.rate(at(1.0)) == 0.5 * second.rate(at(0.0)) == 0.5 * second.rate(at(0.8))
+    assert second.rate(at(1.0)) == pytest.approx(0.1)
 
 
 def test_refuses_phases_that_do_not_fit_into_a_run_and_a_floor_above_the_constant() -> None:
-    assert Infinite(warmup=0.1, cooldown=0.7, anneal=0.2).rate(0.8) == pytest.approx(0.55)
+    assert Infinite(warmup=0.1, cooldown=0.7, anneal=0.2).rate(at(0.8)) == pytest.approx(0.55)
     with pytest.raises(UserError, match="more than 1"):
         Infinite(warmup=0.1, cooldown=0.8, anneal=0.2)
     with pytest.raises(UserError, match="floor"):

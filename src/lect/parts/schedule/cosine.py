@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 from lect.method import Range, knobs
-from lect.parts.schedule.kind import Schedule
+from lect.ops.curves import warmed_cosine
+from lect.parts.schedule.kind import Moment, Schedule
 
 CARD = {
     "title": "Warm-up and cosine",
@@ -30,9 +30,6 @@ class Cosine(Schedule):
     floor: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
     """Rate at the end, as a share of the peak."""
 
-    def rate(self, progress: float) -> float:
+    def rate(self, at: Moment) -> float:
         """Linear rise, then eq. 5 of the paper with one cycle."""
-        if progress < self.warmup:
-            return progress / self.warmup
-        share = min(1.0, (progress - self.warmup) / (1 - self.warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+        return warmed_cosine(at.progress, 0.0, self.warmup, self.floor)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from lect.errors import UserError
 from lect.method import OneOf, Range, knobs
-from lect.parts.schedule.kind import Schedule
+from lect.ops.curves import half_cosine
+from lect.parts.schedule.kind import Moment, Schedule
 
 CARD = {
     "title": "Infinite schedules",
@@ -55,8 +56,9 @@ class Infinite(Schedule):
         if self.floor > self.constant:
             raise UserError(f"schedule infinite: floor {self.floor:g} is above constant {self.constant:g}; lower it")
 
-    def rate(self, progress: float) -> float:
+    def rate(self, at: Moment) -> float:
         """Linear rise; cosine or shifted inverse square root; constant; exponential fall."""
+        progress = at.progress
         if progress < self.warmup:
             return progress / self.warmup
         if progress < self.warmup + self.cooldown:
@@ -70,6 +72,6 @@ class Infinite(Schedule):
     def _above(self, share: float) -> float:
         """How much of the way from the constant to the peak is left at ``share`` (0 to 1) of the cooldown."""
         if self.shape == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * share))
+            return half_cosine(share)
         fall, whole = (1 / math.sqrt(1 + self.steepness * x) - 1 for x in (share, 1.0))
         return 1 - fall / whole

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from lect.method import Range, knobs
-from lect.parts.schedule.kind import Schedule
+from lect.parts.schedule.kind import Moment, Schedule
 
 CARD = {
     "title": "Warm-up, stable, decay",
@@ -33,8 +33,9 @@ class WarmupStableDecay(Schedule):
     floor: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
     """Rate at the end, as a share of the peak."""
 
-    def rate(self, progress: float) -> float:
+    def rate(self, at: Moment) -> float:
         """Linear rise, constant, then ``1 - x ** shape`` over the decay."""
+        progress = at.progress
         if progress < self.warmup:
             return progress / self.warmup
         start = max(self.warmup, 1 - self.decay)
