@@ -32,7 +32,7 @@ def rank() -> int:
 @cache
 def store() -> Any:
     """The key-value store of the launch, which torchrun keeps."""
-    from torch.distributed import rendezvous
+    from torch.distributed import rendezvous  # type: ignore[attr-defined]
 
     return next(iter(rendezvous("env://", rank(), size())))[0]
 
@@ -49,33 +49,30 @@ class Orders:
         cls.count += 1
 
     @classmethod
-    def take(cls) -> dict[str, Any] | int:
-        """Wait for the next order; the exit status of process 0 if it has ended."""
+    def take(cls) -> dict[str, Any] | None:
+        """Wait for the next order; None when process 0 has ended."""
         key = f"order/{cls.count}"
         while True:
             if store().check([key]):
                 cls.count += 1
                 order: dict[str, Any] = json.loads(store().get(key))
                 return order
-            if (status := ended(0.0)) is not None:
-                return status
-            time.sleep(POLL_SECONDS)
-
-
-def end(status: int) -> None:
-    """Say that process 0 ends with this exit status; the others then end too."""
-    if size() > 1 and rank() == 0:
-        store().set(END, str(status))
-
-
-def ended(within: float = GRACE_SECONDS) -> int | None:
-    """The exit status of process 0 if it ends within so many seconds; a store that is gone with it counts as none."""
-    until = time.monotonic() + within
-    try:
-        while not store().check([END]):
-            if time.monotonic() >= until:
+            if ended(0.0):
                 return None
             time.sleep(POLL_SECONDS)
-        return int(store().get(END))
-    except RuntimeError:
-        return None
+
+
+def end() -> None:
+    """Say that process 0 ends, for whatever reason it told; the others then end too."""
+    if size() > 1 and rank() == 0:
+        store().set(END, "")
+
+
+def ended(within: float = GRACE_SECONDS) -> bool:
+    """Whether process 0 says within so many seconds that it ends."""
+    until = time.monotonic() + within
+    while not store().check([END]):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True

@@ -25,6 +25,13 @@ PROBE = (5, 9, 7)
 TOLERANCE = 0.05
 LAYER_LISTS = ("layers", "h", "blocks", "block")
 
+Whole = Callable[[Callable[[], Tensor]], Tensor]
+
+
+def itself(work: Callable[[], Tensor]) -> Tensor:
+    """What the work gives."""
+    return work()
+
 
 @dataclass(frozen=True)
 class Row:
@@ -51,8 +58,8 @@ class Body:
         self.live = live
         self.base: Any = live.base_model
         self.layers = _layers(self.base)
-        self.whole: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
-        """Runs what uses the head or the parts outside of the layers; gathers them where they are sharded."""
+        self.whole: Whole = itself
+        """Runs what uses parts outside of the layers, such as the head; gathers those where they are sharded."""
         self.cap = float(getattr(live.config, "final_logit_softcapping", None) or 0.0)
         self.factor = float(getattr(live.config, "logit_scale", None) or 1.0)
         self.factor /= float(getattr(live.config, "logits_scaling", None) or 1.0)

@@ -50,7 +50,7 @@ class Budget:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
-    def adam(self) -> dict[str, float]:
+    def adam(self) -> dict[str, Any]:
         """The optimiser's own numbers."""
         return {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon, "clip": self.clip}
 
@@ -62,7 +62,7 @@ def planned(run: Run, loop: Loop, budget: Budget, key: str, started: float, step
     if path.exists() and (old := read_json(path)).get("key") == key:
         if any(old[name] != value for name, value in now.items()):
             run.say(
-                "this run began with other threads, another torch or without its compiler: it goes on, "
+                "this run began with other threads or processes, another torch or without its compiler: it goes on, "
                 "but the weights will not be bit-identical to those of an unbroken run"
             )
         return old
@@ -101,6 +101,7 @@ def machine_state(loop: Loop) -> dict[str, Any]:
     """What must be the same for a resumed run to be bit-identical."""
     return {
         "threads": torch.get_num_threads(),
+        "processes": loop.world.size,
         "compiled": loop.compile,
         "layout": loop.body.layout,
         "torch": torch.__version__,

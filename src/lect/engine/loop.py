@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from lect.engine import checkpoint, loss
-from lect.engine.body import Body
+from lect.engine.body import Body, Whole, itself
 from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed
 from lect.engine.optimizer import AdamW, squares, update
+from lect.engine.spread import ALONE, World, local
 from lect.errors import UserError
 from lect.parts.schedule.kind import Moment
 
@@ -94,6 +95,9 @@ class Loop:
     """None counts every token the same."""
     parameters: Parameters | None = None
     """None trains all of them."""
+    world: World = ALONE
+    whole: Whole = itself
+    """The body's, where it may be sharded."""
     record: Record = field(default_factory=Record)
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
     kernels: tuple[loss.Fold, loss.Slope] | None = None
@@ -109,7 +113,7 @@ class Loop:
         except UserError:
             raise
         except Exception as error:
-            if not self.compile:
+            if not self.compile or self.world.size > 1:  # shards are left in no known state
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             self.run.say(f"torch.compile does not work here, so training runs uncompiled and slower: {reason[0][:200]}")
@@ -160,11 +164,11 @@ class Loop:
                 self._show(steps, value)
                 if step + 1 in due:
                     self._evaluate(started)
-                if step + 1 == steps or time.monotonic() - saved > self.checkpoint_seconds:
+                if step + 1 == steps or self.world.told(lambda: time.monotonic() - saved > self.checkpoint_seconds):  # noqa: B023
                     self._save(started)
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            if whole and self.record.step:
+            if whole and self.record.step and self.world.size == 1:
                 self._save(started)
             raise
         self.record.seconds = time.monotonic() - started
@@ -180,28 +184,21 @@ class Loop:
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
         trained = self._trained(progress)
-        total = 0.0
-        for batch in batches:
-            value = loss.blocked_loss(
-                self.body.hidden(batch.row),
-                self.body.head,
-                batch.target_t,
-                batch.weight_t * weight,
-                self.body.cap,
-                self.kernels,
-                self._weigh(batch, progress),
-            )
+        values: list[float] = []
+        for batch in self.world.mine(batches):
+            value = self.whole(lambda: self._loss(batch, weight, progress))  # noqa: B023
             torch.autograd.backward(value)
-            total += value.item()
+            values.append(value.item())
             for name, parameter in self.optimizer.named():
                 if name not in trained:
                     parameter.grad = None
                     continue
-                grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                grad = local(parameter.grad) if parameter.grad is not None else torch.zeros_like(local(parameter))
                 if self.rows > 1:
                     grad = grads[name].add_(grad) if name in grads else grad.float()
                 grads[name] = grad
                 parameter.grad = None
+        total = sum(self.world.joined(values))
         norm = self.optimizer.norm(grads)
         if not (math.isfinite(total) and math.isfinite(norm)):
             names = [name for batch in batches for name in batch.documents]
@@ -213,6 +210,18 @@ class Loop:
         rates = [0.0 if at is None else schedule.rate(at) for schedule in self.schedules]
         self.optimizer.step(count, rates, grads, norm)
         return total, batches
+
+    def _loss(self, batch: Batch, weight: float, progress: float) -> Tensor:
+        """The loss of a row, times ``weight``."""
+        return loss.blocked_loss(
+            self.body.hidden(batch.row),
+            self.body.head,
+            batch.target_t,
+            batch.weight_t * weight,
+            self.body.cap,
+            self.kernels,
+            self._weigh(batch, progress),
+        )
 
     def _trained(self, progress: float) -> Collection[str]:
         """The names of the parameters that move in this part of the run."""
@@ -274,22 +283,23 @@ class Loop:
 
     def bits_per_byte(self, probe: Probe) -> float:
         """Bits per byte of a sample; runs the training code, so that nothing is compiled for it alone."""
-        total = 0.0
-        for batch in probe.batches:
-            hidden_td = self.body.hidden(batch.row).detach()
-            head_vd = self.body.head.detach()
-            total += float(
-                loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
-            )
-        return total / math.log(2) / probe.bytes
+        batches = probe.batches + probe.batches[-1:] * (-len(probe.batches) % self.world.size)
+        values = [float(self.whole(lambda: self._probed(batch))) for batch in self.world.mine(batches)]  # noqa: B023
+        return sum(self.world.joined(values)[: len(probe.batches)]) / math.log(2) / probe.bytes
+
+    def _probed(self, batch: Batch) -> Tensor:
+        """Nats of a row's targets, each times its weight; no gradient flows."""
+        hidden_td, head_vd = self.body.hidden(batch.row).detach(), self.body.head.detach()
+        return loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
 
     def _save(self, started: float) -> None:
         self.record.seconds = time.monotonic() - started
-        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state(), asdict(self.record))
+        state = self.optimizer.state()
+        checkpoint.save(self.run.scratch, self.record.step, state, asdict(self.record), self.world)
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""
-        held = checkpoint.load(self.run.scratch)
+        held = checkpoint.load(self.run.scratch, self.world)
         if held is None:
             return
         tensors, state = held

@@ -3,8 +3,8 @@
 
 Decoupled weight decay as in arXiv 1711.05101, algorithm 2. Nothing here keeps a count of its own: the step number and
 the learning rates come from outside, so that a resumed run is the same run. Memory beyond the live weights: 12 bytes a
-parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights are the masters), plus the gradients. On several processes
-each has its own part of the rows of everything, and the live weights are the masters.
+parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights are the masters), plus the gradients.
+On several processes each has its own part of the rows of everything, and the live weights are the masters.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,11 @@ class World:
         result: T = json.loads(bytes(text.tolist()))
         return result
 
+    def texts(self, value: str) -> list[str]:
+        """A word of each process, in their order; all have the same length in ASCII."""
+        codes = self.joined([float(n) for n in value.encode("ascii")])
+        return [bytes(map(int, codes[rank :: self.size])).decode("ascii") for rank in range(self.size)]
+
     def wait(self) -> None:
         """Until all processes are here."""
         self.total(torch.zeros(1))
@@ -97,6 +102,7 @@ def world(run: Run) -> Iterator[World]:
         yield ALONE
         return
     from torch import distributed
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     here = World(run.processes, run.process)
     try:
@@ -106,7 +112,7 @@ def world(run: Run) -> Iterator[World]:
                 torch.cuda.set_device(run.process % torch.cuda.device_count())
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=distributed.PrefixStore("group", processes.store()),
+                store=PrefixStore("group", processes.store()),
                 rank=here.rank,
                 world_size=here.size,
                 timeout=PATIENCE,
@@ -160,8 +166,9 @@ def sharded(world: World, body: Body, dtype: torch.dtype) -> Iterator[Body]:
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in shards.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    shards.whole = fully_shard(_Root(twin), mesh=mesh, mp_policy=policy)
-    for module in shards.whole.modules():
+    root = cast(_Root, fully_shard(_Root(twin), mesh=mesh, mp_policy=policy))
+    shards.whole = root
+    for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)  # the loss is divided by the tokens of all processes
@@ -174,4 +181,4 @@ def sharded(world: World, body: Body, dtype: torch.dtype) -> Iterator[Body]:
     finally:
         shards.uncompile()
     for name, parameter in kept.items():
-        parameter.data = parts[name].full_tensor().detach()  # type: ignore[operator]
+        parameter.data = parts[name].full_tensor().detach()

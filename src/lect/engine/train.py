@@ -19,6 +19,7 @@ from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.spread import World, sharded, world
 from lect.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Settings(Budget):
     embedding_schedule: Schedule | None
     new_row_schedule: Schedule | None
     compile: bool
+    row_tokens: int = ROW_TOKENS
 
 
 def train(
@@ -57,16 +59,19 @@ def train(
     little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
-    with opened(live) as body:
-        rows, room = split_step(settings.batch_tokens)
+    with world(run) as here, opened(live) as body:
+        rows, room = split_step(settings.batch_tokens, settings.row_tokens, here.size)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
-        with _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules):
+        with (
+            sharded(here, body, settings.dtype) as shards,
+            _optimizer(shards, settings, stretches(new_rows), here) as (optimizer, schedules),
+        ):
             loop = Loop(
                 run=run,
-                body=body,
+                body=shards,
                 optimizer=optimizer,
                 data=data,
                 probes=probes,
@@ -78,15 +83,17 @@ def train(
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
-                matmul_parameters=matmul_parameters(live, body),
-                attention_width=attention_width(live, body),
+                matmul_parameters=matmul_parameters(shards.live, shards),
+                attention_width=attention_width(shards.live, shards),
+                world=here,
+                whole=shards.whole,
             )
-            rates = [machine.matmul_flops()]
+            rates = [sum(here.joined([machine.matmul_flops()]))]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
-            plan = planned(run, loop, settings, key, started, step_seconds)
+            plan = here.told(lambda: planned(run, loop, settings, key, started, step_seconds))
             record = loop.go(plan["steps"])
-            rates.append(machine.matmul_flops())
+            rates.append(sum(here.joined([machine.matmul_flops()])))
     if loop.compile:
         torch.compiler.reset()
     rate = sum(rates) / len(rates)
@@ -110,9 +117,16 @@ def train(
     return record
 
 
-def split_step(batch_tokens: int) -> tuple[int, int]:
-    """Rows a step, and tokens a row."""
-    rows = -(-batch_tokens // ROW_TOKENS)
+def split_step(batch_tokens: int, row_tokens: int = ROW_TOKENS, processes: int = 1) -> tuple[int, int]:
+    """Rows a step, and tokens a row; rows that the processes cannot share equally are a UserError."""
+    rows = -(-batch_tokens // row_tokens)
+    if rows % processes:
+        fits = (n for n in range(row_tokens, 0, -1) if -(-batch_tokens // n) % processes == 0)
+        advice = f"set row_tokens to {fit}" if (fit := next(fits, None)) else f"raise batch_tokens to {processes}"
+        raise UserError(
+            f"row_tokens: a step of {batch_tokens} tokens runs as {rows} row{'s'[: rows > 1]} of at most {row_tokens}, "
+            f"which {processes} processes cannot share; {advice}"
+        )
     return rows, batch_tokens // rows
 
 
@@ -212,12 +226,13 @@ class _After:
 
 
 @contextmanager
-def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Iterator[tuple[AdamW, list[Rates]]]:
+def _optimizer(body: Body, settings: Settings, new: Stretches, world: World) -> Iterator[tuple[AdamW, list[Rates]]]:
     """Put the live weights into the compute type; afterwards they are the fp32 masters again.
 
     Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
     that moves.
     """
+    live = body.live
     embeddings = {id(m.weight) for m in live.modules() if isinstance(m, nn.Embedding)} | {id(body.head)}
     rows = len(body.head)
     old = stretches(set(range(rows)).difference(*(range(a, b) for a, b in new)))
@@ -252,7 +267,7 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         )
         for members, rate, decay, _, part in plan
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, dtype=settings.dtype, world=world, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:

@@ -65,6 +65,8 @@ class PretrainStep(Step):
         known = base.tokenizer().get_vocab()
         new_rows = [i for token, i in tokenizer.get_vocab().items() if token not in known]
         train(run, live, tokenizer, corpus, self.settings(run), key, new_rows)
+        if run.process:
+            return Model(run.folder)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
 
 
