@@ -121,7 +121,8 @@ def split_step(batch_tokens: int, row_tokens: int = ROW_TOKENS, processes: int =
     """Rows a step, and tokens a row; rows that the processes cannot share equally are a UserError."""
     rows = -(-batch_tokens // row_tokens)
     if rows % processes:
-        fits = (n for n in range(row_tokens, 0, -1) if -(-batch_tokens // n) % processes == 0)
+        counts = (-(-batch_tokens // n) for n in range(row_tokens, 0, -1))
+        fits = (-(-batch_tokens // count) for count in counts if count % processes == 0)
         advice = f"set row_tokens to {fit}" if (fit := next(fits, None)) else f"raise batch_tokens to {processes}"
         raise UserError(
             f"row_tokens: a step of {batch_tokens} tokens runs as {rows} row{'s'[: rows > 1]} of at most {row_tokens}, "
