@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a pico model on one process or two, as test_spread.py says, and lose one of them on the way.
 
-``spread.py HOME ATTEMPT ATTEMPT ...``: an attempt is ``fresh`` (forget all) or ``PROCESSES[:RANK:MOMENT]``, each a fork.
+``spread.py HOME ATTEMPT ATTEMPT ...``: an attempt is ``fresh`` (forget all) or ``PROCESSES[:RANK:MOMENT]``.
 RANK kills itself with SIGKILL at MOMENT: a number is after that step, ``sum`` while a checkpoint is written.
 """
 

@@ -158,6 +158,10 @@ def sharded(world: World, body: Body, dtype: torch.dtype) -> Iterator[Body]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise UserError(
+            "this torch is too old to train on several processes; install a newer one, or start one process"
+        )
     live = body.live
     twin = copy.deepcopy(live, {id(p): p for p in live.parameters()})
     shards = Body(twin)

@@ -89,6 +89,10 @@ class Continue(PretrainStep):
         """Tokens take the place of minutes."""
         return (self.minutes if self.tokens is None else None), self.tokens, self.batch_tokens
 
+    def row(self) -> int:
+        """The knob."""
+        return self.row_tokens
+
     def spread(self, processes: int) -> int:
         """All of them, if they can share the rows of a step."""
         from lect.engine.train import split_step

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lect.artefacts import Artefact, Corpus, Model
-from lect.engine.cost import plan
+from lect.engine.cost import ROW_TOKENS, plan
 from lect.errors import UserError
 from lect.method import Estimate, PartSpec, Run, Sizes, Step, knobs
 
@@ -38,6 +38,10 @@ class PretrainStep(Step):
         """Minutes, tokens (one of them is None), and tokens a batch, for the plan."""
         raise NotImplementedError
 
+    def row(self) -> int:
+        """The most tokens that are computed at once, for the plan."""
+        return ROW_TOKENS
+
     def estimate(self, sizes: Sizes) -> Estimate:
         """Memory and checkpoints from the sizes; seconds from the budget, or from tokens and the machine's rate."""
         minutes, tokens, batch_tokens = self.budget()
@@ -46,6 +50,7 @@ class PretrainStep(Step):
             parameters=sizes.parameters,
             matmul_flops=sizes.matmul_flops,
             batch_tokens=batch_tokens,
+            row_tokens=self.row(),
             rows=sizes.rows,
         )
         seconds = cost.seconds if minutes is None else minutes * 60
