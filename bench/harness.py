@@ -3,8 +3,9 @@
 
 A comparison is one file here with a literal ``CONFIG``, a dict ``GOALS``, a list ``CODE`` (files and folders, from the
 root of the repository, that decide its result), a list ``NEEDS`` (comparisons that it is set against) and a function
-``measure(config, folder)`` that returns ``{"figures": {name: number}, "details": {...}}``. The result is one JSON file
-in ``bench/results``.
+``measure(config, folder)`` that returns ``{"figures": {name: number}, "details": {...}}``, and a ``verdict`` in words
+where a paper's promise was put to the test. The result is one JSON file in ``bench/results``. A file with a function
+``variants()`` instead holds many comparisons of one kind, by name.
 
 A result is stale when its key changed: the hash of the configuration, of the version of lect, of ``CODE`` (comments and
 docstrings do not count) and of the keys of ``NEEDS``. The commit is written too, and whether files differ from it.
@@ -62,13 +63,20 @@ def at_least(bound: float) -> Goal:
 
 
 def comparisons() -> dict[str, ModuleType]:
-    """Every comparison by name: the files that hold a CONFIG and a ``measure``; ``vocab/x.py`` is ``vocab_x``."""
+    """Every comparison by name: the files that hold a CONFIG and a ``measure``; ``vocab/x.py`` is ``vocab_x``.
+
+    A variant ``y`` of it is ``vocab_x_y``.
+    """
     found = {}
     for path in sorted(HERE.rglob("*.py")):
         source = path.read_text("utf-8")
-        if "\nCONFIG" in source and "\ndef measure(" in source:
-            parts = path.relative_to(HERE).with_suffix("").parts
-            found["_".join(parts)] = importlib.import_module(".".join(("bench", *parts)))
+        parts = path.relative_to(HERE).with_suffix("").parts
+        name = "_".join(parts)
+        if "\ndef variants(" in source:
+            made = importlib.import_module(".".join(("bench", *parts))).variants()
+            found |= {f"{name}_{variant}": module for variant, module in made.items()}
+        elif "\nCONFIG" in source and "\ndef measure(" in source:
+            found[name] = importlib.import_module(".".join(("bench", *parts)))
     return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "ORDER", 50), item[0])))
 
 
@@ -170,6 +178,7 @@ def run(name: str, module: ModuleType, force: bool = False) -> tuple[dict[str, A
             for figure, value in measured["figures"].items()
         },
         "details": measured["details"],
+        **({"verdict": measured["verdict"]} if "verdict" in measured else {}),
     }
     RESULTS.mkdir(exist_ok=True)
     file.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")

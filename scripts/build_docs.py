@@ -264,8 +264,17 @@ def measured_page() -> str:
         "",
         "`make bench` measures what changed and writes `bench/results/*.json`; this page shows them.",
     ]
+    judged = [result for result in results if "verdict" in result]
+    if judged:
+        lines += ["", "## What papers promise", ""]
+        lines += [
+            "Each method against plain continued pretraining on equal tokens, three seeds (`bench/pretrain/claims.py`);"
+        ]
+        lines += ["changes of bits per byte with their 95 % intervals, in per cent.", ""]
+        lines += ["| method | promised on | target | kept | verdict |", "|---|---|---:|---:|---|"]
+        lines += [judgement(result) for result in judged]
     for result in results:
-        if "figures" not in result:
+        if "figures" not in result or "verdict" in result:
             continue
         machine = result["machine"]
         lines += [
@@ -285,6 +294,16 @@ def measured_page() -> str:
         lines += ["", f"{machine['cpu']}, {machine['cores']} cores, {memory:.0f} GiB; {result['started'][:10]}, commit"]
         lines += [f"`{result['commit'][:10]}`; load average before the start {machine['load_average'][0]:.2f}."]
     return "\n".join(lines)
+
+
+def judgement(result: dict[str, Any]) -> str:
+    """One method's row."""
+    config, changes = result["config"], []
+    for role in ("target", "kept"):
+        mean, low, high = (100 * result["figures"][f"{role}_change{end}"]["value"] for end in ("", "_low", "_high"))
+        changes.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+    promise = f"{config['on']}, at most {100 * config['bound']:+.0f} %"
+    return f"| `{config['part']}` | {promise} | {changes[0]} | {changes[1]} | {result['verdict']} |"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------

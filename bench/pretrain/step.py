@@ -37,7 +37,7 @@ import torch
 from lect import machine
 from lect.engine import loss
 told = json.loads(sys.argv[1])
-kernels = [torch.compile(kernel, dynamic=True) for kernel in (loss.fold, loss.slope)] if told["compiled"] else None
+kernels = loss.Kernels.compiled() if told["compiled"] else loss.Kernels()
 
 def run(tokens, rows):
     hidden = torch.randn(tokens, told["width"]).bfloat16().requires_grad_()

@@ -16,14 +16,16 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def step(self, label: str, use: str, knobs: dict[str, Any], **given: Any) -> tuple[Any, dict[str, Any]]:
+    def step(
+        self, label: str, use: str, knobs: dict[str, Any], seed: int = 0, **given: Any
+    ) -> tuple[Any, dict[str, Any]]:
         """Apply one step; the artefact and the facts that it recorded."""
         from lect.method import Run
         from lect.registry import build_step
 
         for name in ("out", "scratch"):
             (self.folder / label / name).mkdir(parents=True)
-        run = Run(folder=self.folder / label / "out", scratch=self.folder / label / "scratch")
+        run = Run(folder=self.folder / label / "out", scratch=self.folder / label / "scratch", seed=seed)
         made: Any = build_step(use, knobs).apply(run, **given)
         shutil.rmtree(run.scratch)
         return made, run.facts

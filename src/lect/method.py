@@ -104,7 +104,8 @@ class Knob:
         result = _convert(self.type, value)
         bound = self.bound
         bad = result is None
-        bad = bad or (isinstance(bound, Range) and not bound.admits(result))
+        numbers = result.values() if isinstance(result, dict) else (result,)
+        bad = bad or (isinstance(bound, Range) and not all(bound.admits(number) for number in numbers))
         bad = bad or (isinstance(bound, OneOf) and result not in bound.values)
         if bad:
             raise UserError(f"{where}.{self.name}: {value!r} is not allowed; it takes {self.takes}")
@@ -114,7 +115,8 @@ class Knob:
     def takes(self) -> str:
         """What the knob takes, in words."""
         bound = f" {self.bound}" if isinstance(self.bound, Range) else ""
-        word = str(self.bound) if isinstance(self.bound, OneOf | Part) else f"{self.type}{bound}"
+        kind = "a mapping of names to numbers" if self.type == "mapping" else self.type
+        word = str(self.bound) if isinstance(self.bound, OneOf | Part) else f"{kind}{bound}"
         return word + (" or null" if self.optional else "")
 
 
@@ -131,6 +133,9 @@ def _convert(kind: str, value: Any) -> Any:
         return tuple(value) if fits else None
     if kind == "str":
         return value if isinstance(value, str) else None
+    if kind == "mapping":
+        found = {n: _convert("float", v) for n, v in value.items()} if isinstance(value, dict) and value else {"": None}
+        return found if all(isinstance(n, str) and v is not None for n, v in found.items()) else None
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -154,7 +159,8 @@ def knob_of(name: str, hint: Any, default: Any = None) -> Knob:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         kinds = [a for a in typing.get_args(hint) if a is not type(None)]
         optional, hint = len(kinds) < len(typing.get_args(hint)), kinds[0]
-    return Knob(name=name, type=hint.__name__, optional=optional, bound=bound, default=default)
+    kind = "mapping" if hint == dict[str, float] else hint.__name__
+    return Knob(name=name, type=kind, optional=optional, bound=bound, default=default)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

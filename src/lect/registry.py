@@ -246,5 +246,5 @@ def _annotation(node: ast.expr) -> tuple[str, bool, Range | OneOf | Part | None]
     if isinstance(node, ast.BinOp):
         node = node.left
     word = node.id if isinstance(node, ast.Name) else ast.unparse(node)
-    kind = {"PartSpec": "part", "tuple[PartSpec, ...]": "parts"}.get(word, word)
+    kind = {"PartSpec": "part", "tuple[PartSpec, ...]": "parts", "dict[str, float]": "mapping"}.get(word, word)
     return kind, optional, bound

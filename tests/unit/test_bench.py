@@ -130,3 +130,24 @@ def test_the_figures_of_the_main_job_come_out_of_a_report(tmp_path: Path) -> Non
     assert figures["decode_speed_ratio"] is not None and figures["prefill_speed_ratio"] is not None
     assert all("losses" not in row for row in adapt.brief(report["training"]))
     json.dumps(adapt.brief(report["training"]), allow_nan=False)
+
+
+def test_a_promise_holds_only_where_the_whole_interval_does() -> None:
+    from bench.pretrain import claims
+
+    mean, low, high = claims.interval([-0.03, -0.02, -0.01])
+    assert (
+        mean == pytest.approx(-0.02) and low == pytest.approx(-0.04484, abs=1e-4) and low + high == pytest.approx(-0.04)
+    )
+    assert claims.verdict(mean, high, 0.0) == "holds weakly"
+    assert claims.verdict(mean, high, 0.01) == "holds"
+    assert claims.verdict(mean, high, -0.03) == "does not hold here"
+
+
+def test_every_claim_is_a_method_that_takes_its_knobs() -> None:
+    from bench.pretrain import claims
+
+    from lect.registry import build_step
+
+    for told in claims.CLAIMS.values():
+        assert build_step("pretrain/continue", {**claims.SHARED["knobs"], **told["with"]})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lect.artefacts import Document
 from lect.engine.data import Encoded, Ends, Mixed, Stream, lay, sample, sample_batches
-from lect.parts.mixture.kind import Mixture
+from lect.parts.mixture.kind import Feedback, Mixture
 from lect.parts.mixture.replay import Replay
 from lect.parts.packing.one_document import OneDocument
 from lect.testing import pico
@@ -110,12 +110,13 @@ def test_replay_is_an_even_share_and_uses_each_stream_in_order(share):
     st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5),
     st.integers(1, 300),
 )
+@settings(deadline=None)
 def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     """Shares that move over the run: no text is ever a whole row ahead, all are read in order, the order is fixed."""
     names = [f"t{n}" for n in range(min(len(first), len(last)))]
 
     class Moving(Mixture):
-        def shares(self, tokens, progress):
+        def shares(self, tokens, progress, feedback):
             assert tokens == dict.fromkeys(names, 100)
             return {name: (1 - progress) * a + progress * b for name, a, b in zip(names, first, last, strict=False)}
 
@@ -125,7 +126,7 @@ def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     drawn = [data.place(n) for n in range(rows)]
     due = dict.fromkeys(names, 0.0)
     for number, (name, own) in enumerate(drawn):
-        shares = Moving().shares(data.tokens, number / rows)
+        shares = Moving().shares(data.tokens, number / rows, Feedback())
         for other, share in shares.items():
             due[other] += share / sum(shares.values())
         had = [found for found, _ in drawn[: number + 1]]
@@ -134,6 +135,29 @@ def test_every_text_has_had_its_share_at_any_time(first, last, rows):
     again = Mixed({name: Numbered(name) for name in names}, Moving())
     again.begin(rows)
     assert [again.place(n) for n in reversed(range(rows))] == drawn[::-1]
+
+
+def test_what_is_measured_changes_the_rows_behind_it_alone():
+    """Half and half until row 6, then all of the text with the greater loss; laid again in one go, it is the same."""
+
+    class Greater(Mixture):
+        def shares(self, tokens, progress, feedback):
+            last = feedback.losses[-1] if feedback.losses else dict.fromkeys(tokens, 1.0)
+            return {name: float(last[name] == max(last.values())) for name in tokens}
+
+    data = Mixed({name: Numbered(name) for name in "ab"}, Greater())
+    data.begin(12)
+    drawn = [data.place(n) for n in range(6)]
+    data.learn(6, {"a": 2.0, "b": 3.0})
+    assert data.shares() == {"a": 0.0, "b": 1.0}
+    drawn += [data.place(n) for n in range(6, 12)]
+    assert [name for name, _ in drawn] == [*"ab" * 3, *"b" * 6] or [name for name, _ in drawn] == [*"ba" * 3, *"b" * 6]
+    again = Mixed({name: Numbered(name) for name in "ab"}, Greater())
+    again.begin(12)
+    again.learn(6, {"a": 2.0, "b": 3.0})
+    assert [again.place(n) for n in range(12)] == drawn
+    with pytest.raises(ValueError, match="row 3 was laid before"):
+        data.learn(3, {"a": 1.0, "b": 1.0})
 
 
 def test_a_row_refuses_more_than_its_room_and_pads_without_weight():

@@ -70,7 +70,7 @@ def test_logits_of_a_batch_never_exist_at_once():
         return loss.slope(logits, sums, weight, cap)
 
     target = torch.arange(256) * 1000
-    blocked_loss(hidden, head, target, torch.full((256,), 1 / 256), 0.0, (loss.fold, watch)).backward()
+    blocked_loss(hidden, head, target, torch.full((256,), 1 / 256), 0.0, loss.Kernels(slope=watch)).backward()
     assert sum(seen) == 256 * 262_144 * 2
     assert max(seen) <= loss.BLOCK_BYTES
     assert head.grad.isfinite().all()
@@ -90,3 +90,73 @@ def test_weights_made_of_the_losses_are_constants_to_the_gradient(cap):
 def own(hidden, head, target, cap):
     """The loss of every token by itself."""
     return torch.stack([naive(hidden, head, target, one, cap) for one in torch.eye(len(target), dtype=hidden.dtype)])
+
+
+def lesson(tokens=37, rows=1000, width=16, dtype=torch.float64, **knobs):
+    """A teacher for :func:`problem`, of another width and with three rows more."""
+    draw = torch.Generator().manual_seed(1)
+    hidden = torch.randn(tokens, width, generator=draw, dtype=torch.float64).to(dtype)
+    head = torch.randn(rows + 3, width, generator=draw, dtype=torch.float64).to(dtype)
+    return loss.Teacher(hidden_ne=hidden, head_ve=head, **knobs)
+
+
+def taught(hidden, head, target, weight, cap, teacher):
+    """The equation: (1 - s) times cross-entropy, plus s times the cross-entropy under the teacher's softmax."""
+    soft = teacher.hidden_ne @ teacher.head_ve[: len(head)].t()
+    if teacher.cap:
+        soft = teacher.cap * torch.tanh(soft / teacher.cap)
+    logits = hidden @ head.t()
+    if cap:
+        logits = cap * torch.tanh(logits / cap)
+    between = -(torch.softmax(soft / teacher.temperature, -1) * torch.log_softmax(logits, -1)).sum(-1)
+    plain = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    return (((1 - teacher.share) * plain + teacher.share * between) * weight).sum()
+
+
+@pytest.mark.parametrize(("cap", "soft_cap"), [(0.0, 0.0), (5.0, 3.0)])
+@pytest.mark.parametrize("share", [0.667, 1.0])
+@pytest.mark.parametrize("keep_bytes", [0, 2**30])
+def test_a_teacher_takes_its_share_of_loss_and_gradient(cap, soft_cap, share, keep_bytes, monkeypatch):
+    monkeypatch.setattr(loss, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(loss, "KEEP_BYTES", keep_bytes)
+    hidden, head, target, weight = problem()
+    teacher = lesson(share=share, temperature=0.6, cap=soft_cap)
+    expected = taught(hidden, head, target, weight, cap, teacher)
+    expected_grads = torch.autograd.grad(3 * expected, (hidden, head))
+    found = blocked_loss(hidden, head, target, weight, cap, teacher=teacher)
+    grads = torch.autograd.grad(3 * found, (hidden, head))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(blocked_loss(hidden, head, target, weight, cap, teacher=teacher), found)
+
+
+def test_a_teacher_in_bf16_stays_close_to_fp64():
+    exact, half = problem(), problem(dtype=torch.bfloat16)
+    knobs = {"share": 0.667, "temperature": 0.5}
+    expected = torch.autograd.grad(taught(*exact, 0.0, lesson(**knobs)), exact[:2])
+    found = blocked_loss(*half[:3], half[3].float(), teacher=lesson(dtype=torch.bfloat16, **knobs))
+    for one, other in zip(torch.autograd.grad(found, half[:2]), expected, strict=True):
+        assert (one.double() - other).norm() / other.norm() < 0.02
+
+
+def test_logits_of_a_teacher_never_exist_at_once_either():
+    """Its blocks and the student's are together no larger than the student's alone."""
+    seen = []
+    hidden = torch.randn(256, 8, dtype=torch.bfloat16).requires_grad_()
+    head = torch.randn(131_072, 8, dtype=torch.bfloat16).requires_grad_()
+    other = torch.randn(256, 4, dtype=torch.bfloat16), torch.randn(131_072, 4, dtype=torch.bfloat16)
+    teacher = loss.Teacher(hidden_ne=other[0], head_ve=other[1], share=0.5)
+
+    def watch(logits, *given):
+        seen.append(logits.numel() * logits.element_size() + given[3].numel() * given[3].element_size())
+        return loss.teach(logits, *given)
+
+    for rows in (65_536, 131_072):  # kept between the passes, and made again
+        seen.clear()
+        given = hidden, head[:rows], torch.arange(256) * 200, torch.full((256,), 1 / 256)
+        blocked_loss(*given, 0.0, loss.Kernels(teach=watch), teacher=teacher).backward()
+        assert sum(seen) == 2 * 256 * rows * 2
+        assert max(seen) <= loss.BLOCK_BYTES
+    assert head.grad.isfinite().all()

@@ -14,12 +14,12 @@ def parameters():
     return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((30, 20), (20,))]
 
 
-def build(pair, dtype=torch.float32, clip=0.0):
+def build(pair, dtype=torch.float32, clip=0.0, moments=torch.float32):
     groups = [
         Group(names=("matrix",), parameters=(pair[0],), learning_rate=1e-2, weight_decay=0.1),
         Group(names=("vector",), parameters=(pair[1],), learning_rate=1e-3, weight_decay=0.0),
     ]
-    return AdamW(groups, clip=clip, dtype=dtype, **KNOBS)
+    return AdamW(groups, clip=clip, dtype=dtype, moments=moments, **KNOBS)
 
 
 def gradients(step):
@@ -47,6 +47,20 @@ def test_equals_torch_adamw_with_clipping():
         reference.step()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_moments_in_bf16_take_half_the_bytes_and_hardly_change_the_path():
+    pairs = parameters(), parameters()
+    optimizers = [build(pairs[0]), build(pairs[1], moments=torch.bfloat16)]
+    for step in range(200):
+        for optimizer in optimizers:
+            grads = gradients(step % 7)
+            optimizer.step(step + 1, [1.0, 1.0], grads, optimizer.norm(grads))
+    whole, half = (sum(t.nbytes for n, t in o.state().items() if "master" not in n) for o in optimizers)
+    assert half * 2 == whole
+    for one, other, start in zip(*pairs, parameters(), strict=True):
+        moved = (one - start).norm()
+        assert 0 < (one - other).norm() < 0.02 * moved
 
 
 def test_small_updates_are_not_lost_in_bf16():

@@ -31,100 +31,110 @@ def _blocks(offsets: list[int], window: int) -> Iterator[tuple[int, int, int]]:
             yield first, min(first + BLOCK, stop), low
 
 
-def weigh(scores: Tensor, shift: int, window: int) -> Tensor:
+def weigh(scores: Tensor, shift: int, window: int, scale: float) -> Tensor:
     """Softmax in fp32 over the keys that a query may see: itself and earlier ones, nearer than ``window`` if any.
 
-    ``scores`` is (G, R, B, K); query b stands at place ``b + shift`` of the keys.
+    ``scores`` is (G, B, R, K), and is multiplied by ``scale`` first; query b stands at place ``b + shift`` of the keys.
     """
-    queries, keys = scores.shape[-2:]
+    queries, keys = scores.shape[1], scores.shape[-1]
     places = torch.arange(queries, device=scores.device)[:, None] + shift
     distance_bk = places - torch.arange(keys, device=scores.device)
     unseen_bk = distance_bk < 0
     if window > 0:
         unseen_bk = unseen_bk | (distance_bk >= window)
-    return torch.softmax(scores.float().masked_fill(unseen_bk, float("-inf")), -1).to(scores.dtype)
+    return torch.softmax((scores.float() * scale).masked_fill(unseen_bk[:, None], float("-inf")), -1).to(scores.dtype)
 
 
-def slope(upstream: Tensor, weights: Tensor, mean: Tensor) -> Tensor:
-    """The gradient of the scores: weights times upstream less its mean under the weights, (G, R, B, K)."""
-    return ((upstream.float() - mean[..., None]) * weights.float()).to(upstream.dtype)
+def slope(upstream: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """The gradient of the scores: weights times upstream less its mean under the weights, (G, B, R, K)."""
+    wide = weights.float()
+    change = wide * upstream.float()
+    return ((change - wide * change.sum(-1, keepdim=True)) * scale).to(upstream.dtype)
 
 
 class Kernels:
     """The two element-wise functions as they run: as written, or compiled while a run compiles."""
 
-    weigh: Callable[[Tensor, int, int], Tensor] = staticmethod(weigh)
-    slope: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(slope)
+    weigh: Callable[[Tensor, int, int, float], Tensor] = staticmethod(weigh)
+    slope: Callable[[Tensor, Tensor, float], Tensor] = staticmethod(slope)
 
 
-def _rows(x_htd: Tensor, groups: int, first: int, stop: int) -> Tensor:
-    """The queries of a block as rows of their key head: (H, T, D) to (G, R * B, D)."""
-    return x_htd[:, first:stop].reshape(groups, -1, x_htd.shape[-1])
+def _rows(x_bhd: Tensor, groups: int) -> Tensor:
+    """The queries of a block as rows of their key head: (B, H, D) to (G, B * R, D)."""
+    queries, heads, width = x_bhd.shape
+    return x_bhd.view(queries, groups, heads // groups, width).transpose(0, 1).reshape(groups, -1, width)
 
 
-def _weights(q_grd: Tensor, k_gkd: Tensor, queries: int, window: int) -> Tensor:
-    """Weights of a block, (G, R, B, K); the queries come scaled."""
+def _heads(x_grd: Tensor, queries: int) -> Tensor:
+    """The inverse of :func:`_rows`."""
+    groups, _, width = x_grd.shape
+    return x_grd.view(groups, queries, -1, width).transpose(0, 1).reshape(queries, -1, width)
+
+
+def _weights(q_grd: Tensor, k_gkd: Tensor, queries: int, window: int, scale: float) -> Tensor:
+    """Weights of a block, (G, B, R, K)."""
     groups, keys = k_gkd.shape[:2]
-    scores_grbk = torch.bmm(q_grd, k_gkd.transpose(1, 2)).view(groups, -1, queries, keys)
-    return Kernels.weigh(scores_grbk, keys - queries, window if keys > window else 0)
+    scores_gbrk = torch.bmm(q_grd, k_gkd.transpose(1, 2)).view(groups, queries, -1, keys)
+    return Kernels.weigh(scores_gbrk, keys - queries, window if keys > window else 0, scale)
 
 
 @torch.library.custom_op("lect::document_attention", mutates_args=())
 def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
-    """Attend inside each document: ``q`` (H, T, D), ``k`` and ``v`` (G, T, D) give (H, T, D)."""
-    heads, total, _ = q.shape
-    groups = k.shape[0]
-    out_htd = q.new_empty(heads, total, v.shape[-1])
+    """Attend inside each document: ``q`` (T, H, D), ``k`` and ``v`` (T, G, D) give (T, H, D); all contiguous."""
+    groups = k.shape[1]
+    out_thd = q.new_empty(*q.shape[:2], v.shape[-1])
+    k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
     for first, stop, low in _blocks(offsets.tolist(), window):
-        weights_grbk = _weights(_rows(q, groups, first, stop) * scale, k[:, low:stop], stop - first, window)
-        block_grd = torch.bmm(weights_grbk.view(groups, -1, stop - low), v[:, low:stop])
-        out_htd[:, first:stop] = block_grd.view(heads, stop - first, -1)
-    return out_htd
+        q_grd = _rows(q[first:stop], groups)
+        weights_gbrk = _weights(q_grd, k_gtd[:, low:stop], stop - first, window, scale)
+        block_grd = torch.bmm(weights_gbrk.view(groups, -1, stop - low), v_gtd[:, low:stop])
+        out_thd[first:stop] = _heads(block_grd, stop - first)
+    return out_thd
 
 
 @document_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
-    return q.new_empty(q.shape[0], q.shape[1], v.shape[-1])
+    return q.new_empty(*q.shape[:2], v.shape[-1])
 
 
 @torch.library.custom_op("lect::document_attention_backward", mutates_args=())
 def document_attention_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, offsets: Tensor, window: int, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values; the weights are computed again."""
-    heads, groups = q.shape[0], k.shape[0]
-    dq_htd = q.new_empty(q.shape)
-    dk_gtd, dv_gtd = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
-    mean_ht = torch.linalg.vecdot(grad.float(), out.float())
-    for first, stop, low in _blocks(offsets.tolist(), window):
-        queries, keys = stop - first, stop - low
-        q_grd, k_gkd = _rows(q, groups, first, stop) * scale, k[:, low:stop]
-        grad_grd = _rows(grad, groups, first, stop)
-        weights_grbk = _weights(q_grd, k_gkd, queries, window)
-        dv_gtd[:, low:stop] += torch.bmm(weights_grbk.view(groups, -1, keys).transpose(1, 2), grad_grd)
-        dweights_grbk = torch.bmm(grad_grd, v[:, low:stop].transpose(1, 2)).view_as(weights_grbk)
-        mean_grb = mean_ht[:, first:stop].reshape(groups, -1, queries)
-        dscores = Kernels.slope(dweights_grbk, weights_grbk, mean_grb).view(groups, -1, keys)
-        dq_htd[:, first:stop] = torch.bmm(dscores, k_gkd).mul_(scale).view(heads, queries, -1)
-        dk_gtd[:, low:stop] += torch.bmm(dscores.transpose(1, 2), q_grd)
-    return dq_htd, dk_gtd.to(k.dtype), dv_gtd.to(v.dtype)
+    """Gradients of queries, keys and values; the weights are computed again, and added up in fp32."""
+    groups = k.shape[1]
+    dq_thd, dk_tgd, dv_tgd = (torch.empty_like(x) for x in (q, k, v))
+    k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
+    for start, end in pairwise(offsets.tolist()):
+        dk_gkd, dv_gkd = (x.new_zeros((groups, end - start, x.shape[-1]), dtype=torch.float32) for x in (k, v))
+        for first, stop, low in _blocks([start, end], window):
+            queries, keys, seen = stop - first, stop - low, slice(low - start, stop - start)
+            q_grd, grad_grd = _rows(q[first:stop], groups), _rows(grad[first:stop], groups)
+            weights_gbrk = _weights(q_grd, k_gtd[:, low:stop], queries, window, scale)
+            dv_gkd[:, seen] += torch.bmm(weights_gbrk.view(groups, -1, keys).transpose(1, 2), grad_grd)
+            dweights_gbrk = torch.bmm(grad_grd, v_gtd[:, low:stop].transpose(1, 2)).view_as(weights_gbrk)
+            dscores_grk = Kernels.slope(dweights_gbrk, weights_gbrk, scale).view(groups, -1, keys)
+            dq_thd[first:stop] = _heads(torch.bmm(dscores_grk, k_gtd[:, low:stop]), queries)
+            dk_gkd[:, seen] += torch.bmm(dscores_grk.transpose(1, 2), q_grd)
+        dk_tgd[start:end], dv_tgd[start:end] = dk_gkd.transpose(0, 1), dv_gkd.transpose(0, 1)
+    return dq_thd, dk_tgd, dv_tgd
 
 
 @document_attention_backward.register_fake
 def _(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, offsets: Tensor, window: int, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     q, k, v, offsets, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, output, offsets)
+    ctx.save_for_backward(q, k, v, offsets)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, out, offsets = ctx.saved_tensors
-    grads = document_attention_backward(grad, q, k, v, out, offsets, ctx.window, ctx.scale)
+    q, k, v, offsets = ctx.saved_tensors
+    grads = document_attention_backward(grad.contiguous(), q, k, v, offsets, ctx.window, ctx.scale)
     return *grads, None, None, None
 
 
@@ -152,5 +162,5 @@ def attend(
     if getattr(module, "is_causal", True) is False:
         raise NotImplementedError("this attention is not causal")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out_htd = document_attention(query[0], key[0], value[0], cu_seq_lens_q, sliding_window or 0, scale)
-    return out_htd.transpose(0, 1)[None], None
+    q_thd, k_tgd, v_tgd = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+    return document_attention(q_thd, k_tgd, v_tgd, cu_seq_lens_q, sliding_window or 0, scale)[None], None

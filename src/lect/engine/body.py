@@ -157,14 +157,20 @@ def opened(live: Any, flat: bool = True) -> Iterator[Body]:
     attention_table = _attention_table()
     attention_table[attention.NAME] = attention.attend
     body = Body(live)
+    table = live.get_input_embeddings()
+    dense = table.sparse
     live.eval()
     try:
+        # Rows that were looked up are added to the gradient of the head where both are one tensor, without a table of
+        # zeros for it.
+        table.sparse = table.weight is body.head
         with torch.no_grad():
             body.check_head()
             if flat:
                 body.choose_layout()
         yield body
     finally:
+        table.sparse = dense
         body.uncompile()
         _switch(live, before)
         live.train(training)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from lect.engine.body import Row
 from lect.ops.text import byte_count, encode
+from lect.parts.mixture.kind import Feedback
+from lect.parts.packing.kind import Frame
 
 if TYPE_CHECKING:
     from lect.artefacts import Document
@@ -114,15 +117,31 @@ def lay(sequences: Sequence[list[int]], room: int, bytes_: float, names: tuple[s
 
 
 class Epochs:
-    """Where batch ``number`` of endless text stands; an author writes ``epoch``, and calls ``find``."""
+    """Endless text: epoch after epoch, each packed anew from the seed and its own number."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoded: Encoded, packing: Packing, frame: Frame, seed: tuple[int, ...]) -> None:
+        self.encoded, self.packing, self.frame, self._seed = encoded, packing, frame, seed
         self._firsts = [0]
         self._current: tuple[int, NDArray[np.int64], list[list[tuple[int, ...]]]] = (-1, np.zeros((0, 3), np.int64), [])
 
+    @cached_property
+    def known(self) -> Any:
+        """What the packing has to know of the documents."""
+        return self.packing.study(self.encoded.ids, self.encoded.starts)
+
     def epoch(self, number: int) -> tuple[NDArray[np.int64], list[list[tuple[int, ...]]]]:
-        """Pieces (document, start, stop) of one epoch, and its batches: sequences of numbers of pieces."""
-        raise NotImplementedError
+        """Pieces (document, start, stop) of one epoch, and its batches: sequences of numbers of pieces.
+
+        A piece with no token to predict, such as a document of one token without any ends, is left out.
+        """
+        rng = np.random.default_rng([*self._seed, number])
+        lengths = np.diff(self.encoded.starts)
+        order = self.packing.order(len(lengths), self.known, rng)
+        pieces = self.packing.cut(lengths[order], self.frame)
+        pieces[:, 0] = order[pieces[:, 0]]
+        sizes = self.frame.sizes(pieces, lengths)
+        pieces, sizes = pieces[sizes > 0], sizes[sizes > 0]
+        return pieces, self.packing.pack(sizes, self.frame, rng)
 
     def begin(self, rows: int) -> None:
         """Nothing hangs on how many rows a run has."""
@@ -143,22 +162,20 @@ class Epochs:
 
 
 class Stream(Epochs):
-    """Endless batches of one text: epoch after epoch, each packed anew from the seed and its own number."""
+    """Endless batches of one text for next-token training."""
 
     def __init__(
         self, encoded: Encoded, packing: Packing, ends: Ends, *, longest: int, room: int, seed: int, device: str
     ) -> None:
-        super().__init__()
-        self.encoded, self.packing, self.room, self.seed, self.device = encoded, packing, room, seed, device
-        self.lead = ends.lead if packing.lead else ()
-        self.tail = ends.tail
-        self.longest = max(1, min(longest, room) + 1 - len(self.lead) - len(self.tail))
+        frame = Frame(min(longest, room), room, lead=len(ends.lead), tail=len(ends.tail))
+        super().__init__(encoded, packing, frame, (seed,))
+        self.ends, self.device = ends, device
 
     def sequence(self, document: int, start: int, stop: int) -> list[int]:
         """The tokens of a piece with what leads it and, at the end of its document, what closes it."""
         low, high = self.encoded.starts[document : document + 2]
-        ids = [*self.lead, *self.encoded.ids[low + start : low + stop].tolist()]
-        return ids + list(self.tail) if low + stop == high else ids
+        ids = [*self.ends.lead, *self.encoded.ids[low + start : low + stop].tolist()]
+        return ids + list(self.ends.tail) if low + stop == high else ids
 
     def batch(self, number: int) -> Batch:
         """Batch ``number`` (from 0) of the endless stream."""
@@ -174,23 +191,14 @@ class Stream(Epochs):
                 length = int(self.encoded.starts[document + 1] - self.encoded.starts[document])
                 size += float(self.encoded.bytes[document]) * (stop - start) / length
             sequences.append(tokens)
-        return lay(sequences, self.room, size, tuple(names), self.device)
-
-    def epoch(self, number: int) -> tuple[NDArray[np.int64], list[list[tuple[int, ...]]]]:
-        """Pieces and batches of one epoch."""
-        rng = np.random.default_rng([self.seed, number])
-        lengths = np.diff(self.encoded.starts)
-        pieces = self.packing.cut(lengths, self.longest, rng)
-        sizes = pieces[:, 2] - pieces[:, 1] + len(self.lead) - 1
-        sizes += np.where(pieces[:, 2] == lengths[pieces[:, 0]], len(self.tail), 0)
-        pieces, sizes = pieces[sizes > 0], sizes[sizes > 0]
-        return pieces, self.packing.pack(sizes, self.room, rng)
+        return lay(sequences, self.frame.room, size, tuple(names), self.device)
 
 
 class Mixed:
     """Rows of several texts, laid so that each has had its share at any time, to within one row.
 
-    The order is a pure function of the mixture, the texts' sizes and the number of rows of the run.
+    The order is a pure function of the mixture, the texts' sizes, the number of rows of the run, and what was measured
+    at which row.
     """
 
     def __init__(self, streams: Mapping[str, Stream], mixture: Mixture) -> None:
@@ -198,20 +206,34 @@ class Mixed:
         self.tokens = {name: stream.encoded.tokens for name, stream in self.streams.items()}
         self.begin(0)
 
-    def begin(self, rows: int) -> None:
-        """Lay the rows for a run of so many; 0 is a run that does not get ahead, such as a warm-up."""
-        self.rows = rows
+    def begin(self, rows: int, laps: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Lay the rows for a run of so many, after these laps; 0 is a run that does not get ahead, as a warm-up."""
+        self.rows, self.laps = rows, laps or {}
+        self.losses: list[Mapping[str, float]] = []
         self.order: list[tuple[str, int]] = []
         self._due = dict.fromkeys(self.streams, 0.0)
         self._drawn = dict.fromkeys(self.streams, 0)
 
+    def learn(self, row: int, losses: Mapping[str, float]) -> None:
+        """Lay the rows from ``row`` on with these losses, too; those before are laid without them."""
+        if row:
+            self.place(row - 1)
+        if len(self.order) != row:
+            raise ValueError(f"row {row} was laid before what is to be known of it")
+        self.losses.append(losses)
+
+    def shares(self) -> dict[str, float]:
+        """The shares of the texts in the next row to be laid; they add up to 1."""
+        progress = min(1.0, len(self.order) / max(1, self.rows))
+        found = self.mixture.shares(self.tokens, progress, Feedback(tuple(self.losses), self.laps))
+        total = sum(found.get(name, 0.0) for name in self.streams)
+        return {name: found.get(name, 0.0) / total for name in self.streams}
+
     def place(self, number: int) -> tuple[str, int]:
         """The text that row ``number`` (from 0) is taken from, and which of its own rows it is."""
         while len(self.order) <= number:
-            shares = self.mixture.shares(self.tokens, min(1.0, len(self.order) / max(1, self.rows)))
-            total = sum(shares.get(name, 0.0) for name in self.streams)
-            for name in self.streams:
-                self._due[name] += shares.get(name, 0.0) / total
+            for name, share in self.shares().items():
+                self._due[name] += share
             longest = max(reversed(self.streams), key=lambda name: self._due[name])
             self._due[longest] -= 1
             self.order.append((longest, self._drawn[longest]))

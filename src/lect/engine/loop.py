@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: the same weights however often it was killed.
 
-The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters and
-moments are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
+The data of a step is a function of seed and step, dropout is off, and no random number is drawn, so masters, moments
+and masks are all the state there is. Warm-up steps, which compile and time the code, run at a learning rate of zero,
 and the moments are set back afterwards: they leave no trace.
 """
 
@@ -12,9 +12,9 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from lect.engine import checkpoint, loss
 from lect.engine.body import Body, Whole, itself
 from lect.engine.cost import training_flops
-from lect.engine.data import Batch, Mixed
+from lect.engine.data import Batch, Mixed, Stream
 from lect.engine.optimizer import AdamW, squares, update
 from lect.engine.spread import ALONE, World, local
 from lect.errors import UserError
@@ -56,6 +56,10 @@ class Record:
     step_seconds: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, float | None]] = field(default_factory=list)
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    """Where the mixture asks for them: a step, the losses of the texts before it, and their shares from it on."""
+    round: int = -1
+    """The round of parameters that the last step was in; -1 before the first."""
 
     def thinned(self) -> list[dict[str, float]]:
         """At most ``POINTS`` losses, each the mean of its stretch of steps."""
@@ -66,7 +70,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fixed sample of one role: its rows and the bytes that their targets stand for."""
+    """A fixed sample of one role or text: its rows and the bytes that their targets stand for."""
 
     batches: list[Batch]
     bytes: float
@@ -98,9 +102,15 @@ class Loop:
     world: World = ALONE
     whole: Whole = itself
     """The body's, where it may be sharded."""
+    texts: dict[str, Probe] = field(default_factory=dict)
+    """A sample of each text that the mixture wants the loss of."""
+    teacher: Body | None = None
+    """The model that the objective's ``teacher`` names."""
     record: Record = field(default_factory=Record)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
-    kernels: tuple[loss.Fold, loss.Slope] | None = None
+    kernels: loss.Kernels = loss.PLAIN
 
     def warm_up(self) -> tuple[float, float]:
         """Compile, fall back where that fails, time a few steps; seconds to compile and seconds a step."""
@@ -120,32 +130,87 @@ class Loop:
             self._uncompile()
             self._step(0, 1, None)
         compiled = time.monotonic() - start
+        seconds = self._timed()
+        if (teacher := self.teacher) is not None and self.objective is not None:
+            taught = statistics.fmean(self.objective.soft((n + 0.5) / POINTS)[0] > 0 for n in range(POINTS))
+            self.teacher = None
+            seconds = taught * seconds + (1 - taught) * self._timed()
+            self.teacher = teacher
+        self.optimizer.reset()
+        return compiled, seconds
+
+    def _timed(self) -> float:
+        """Seconds that a step at the run's start takes."""
         times = []
         for number in range(TIMED_STEPS):
             start = time.monotonic()
             self._step(number, 1, None)
             times.append(time.monotonic() - start)
-        self.optimizer.reset()
-        return compiled, statistics.median(times)
+        return statistics.median(times)
 
     def _compile(self) -> None:
         self.body.compile()
-        self.kernels = torch.compile(loss.fold, dynamic=True), torch.compile(loss.slope, dynamic=True)
+        self.kernels = loss.Kernels.compiled()
         self.optimizer.kernel = torch.compile(update, dynamic=True)
         self.optimizer.squares = torch.compile(squares, dynamic=True)
 
     def _uncompile(self) -> None:
         self.compile = False
         self.body.uncompile()
-        self.kernels = None
+        self.kernels = loss.PLAIN
         self.optimizer.kernel, self.optimizer.squares = update, squares
         for _, parameter in self.optimizer.named():
             parameter.grad = None
 
-    def go(self, steps: int) -> Record:
-        """Run from the last checkpoint, or the start, to step ``steps``."""
+    def laps(self) -> dict[str, Any]:
+        """The losses after a lap on each text, and the tokens of all laps; nothing where none is wanted.
+
+        Every lap has the whole schedule for itself, begins with the weights as they are, and leaves them as they were.
+        """
+        length = self.data.mixture.lap_steps if self.texts else 0
+        if not length:
+            return {}
+        data = self.data
+        masters = {name: t.clone() for name, t in self.optimizer.state().items() if name.startswith("master/")}
+        after: dict[str, dict[str, float]] = {}
+        tokens = 0
+        for name, stream in data.streams.items():
+            self.run.say(f"mixture: a lap of {length} steps on {name}, {len(after) + 1} of {len(data.streams)}")
+            for step in range(length):
+                at = Moment((step + 0.5) * self.batch_tokens, length * self.batch_tokens, self.batch_tokens)
+                _, batches = self._step(step, step + 1, at, stream)
+                tokens += sum(batch.tokens for batch in batches)
+            after[name] = self._losses()
+            self.optimizer.reset()
+            self.optimizer.restore(self.optimizer.state() | masters)
+            self.masks, self.record.round = {}, -1
+        self.run.say(f"mixture: the laps read {tokens} tokens; the run begins with the weights from before them")
+        return {"losses": after, "tokens": tokens}
+
+    def _losses(self) -> dict[str, float]:
+        """Mean loss of each text's sample, in nats a token."""
+        return {name: self._nats(p) / sum(batch.tokens for batch in p.batches) for name, p in self.texts.items()}
+
+    def _measure(self, marks: Sequence[int]) -> None:
+        """At a step of ``marks`` that was not measured yet: the losses, for the mixture and the record."""
+        record = self.record
+        if len(record.measurements) < len(marks) and marks[len(record.measurements)] == record.step:
+            losses = self._losses()
+            self.data.learn(record.step * self.rows, losses)
+            record.measurements.append({"step": record.step, "losses": losses, "shares": self.data.shares()})
+
+    def go(self, steps: int, laps: Mapping[str, Any] | None = None) -> Record:
+        """Run from the last checkpoint, or the start, to step ``steps``; ``laps`` is what :meth:`laps` gave."""
         self._resume()
-        self.data.begin(steps * self.rows)
+        marks: list[int] = []
+        if self.texts:
+            count = self.data.mixture.measurements
+            marks = sorted({steps * n // count for n in range(count)})
+            self.data.begin(steps * self.rows, (laps or {}).get("losses"))
+            for point in self.record.measurements:
+                self.data.learn(point["step"] * self.rows, point["losses"])
+        else:
+            self.data.begin(steps * self.rows)
         started = time.monotonic() - self.record.seconds
         saved = time.monotonic()
         due = {round(steps * n / max(1, self.evaluations)) for n in range(self.evaluations + 1)}
@@ -155,6 +220,7 @@ class Loop:
                 self._evaluate(started)
             while self.record.step < steps:
                 step = self.record.step
+                self._measure(marks)
                 began = time.monotonic()
                 whole = False
                 size = self.batch_tokens
@@ -174,16 +240,16 @@ class Loop:
         self.record.seconds = time.monotonic() - started
         return self.record
 
-    def _step(self, step: int, count: int, at: Moment | None) -> tuple[float, list[Batch]]:
+    def _step(self, step: int, count: int, at: Moment | None, text: Stream | None = None) -> tuple[float, list[Batch]]:
         """Gradients of step ``step`` (from 0), and update number ``count``; the mean loss in nats a token.
 
-        The moment ``at`` sets the learning rates; None sets them to zero.
+        The moment ``at`` sets the learning rates; None sets them to zero. ``text`` is read in place of the mixture.
         """
         progress = at.progress if at else 0.0
-        batches = [self.data.batch(step * self.rows + row) for row in range(self.rows)]
+        batches = [(text or self.data).batch(step * self.rows + row) for row in range(self.rows)]
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
-        trained = self._trained(progress)
+        trained = self._trained(at)
         values: list[float] = []
         for batch in self.world.mine(batches):
             value = self.whole(lambda: self._loss(batch, weight, progress))  # noqa: B023
@@ -199,6 +265,8 @@ class Loop:
                 grads[name] = grad
                 parameter.grad = None
         total = sum(self.world.joined(values))
+        for name in self.masks.keys() & grads.keys():
+            grads[name].mul_(self.masks[name])
         norm = self.optimizer.norm(grads)
         if not (math.isfinite(total) and math.isfinite(norm)):
             names = [name for batch in batches for name in batch.documents]
@@ -221,15 +289,24 @@ class Loop:
             self.body.cap,
             self.kernels,
             self._weigh(batch, progress),
+            self._taught(batch, progress),
         )
 
-    def _trained(self, progress: float) -> Collection[str]:
-        """The names of the parameters that move in this part of the run."""
-        turn = self.parameters.round(progress) if self.parameters else 0
+    def _trained(self, at: Moment | None) -> Collection[str]:
+        """The names of the parameters that move in this part of the run; where a round begins, its masks are made.
+
+        A warm-up step (None) is one of the first round, without masks.
+        """
+        turn = self.parameters.round(at.progress if at else 0.0) if self.parameters else 0
         if turn not in self._turns:
             named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
             found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
             self._turns = {turn: frozenset(found)}
+        if self.parameters and at and turn != self.record.round:
+            kept = self.parameters.kept(self.optimizer.whole(), turn, self.run.seed)
+            self.masks = {name: mask[slice(*self.world.part(len(mask)))] for name, mask in kept.items()}
+            self.optimizer.mask(self.masks)
+            self.record.round = turn
         return self._turns[turn]
 
     def _weigh(self, batch: Batch, progress: float) -> loss.Weigh | None:
@@ -246,6 +323,23 @@ class Loop:
             return factor_n
 
         return weigh
+
+    def _taught(self, batch: Batch, progress: float) -> loss.Teacher | None:
+        """What the teacher says of a row, where it has a share in this part of the run."""
+        if self.teacher is None or self.objective is None:
+            return None
+        share, temperature = self.objective.soft(progress)
+        if not share:
+            return None
+        with torch.no_grad():
+            hidden_te = self.teacher.hidden(batch.row)
+        return loss.Teacher(
+            hidden_ne=hidden_te,
+            head_ve=self.teacher.head.detach(),
+            share=share,
+            temperature=temperature,
+            cap=self.teacher.cap,
+        )
 
     def _count(self, value: float, batches: list[Batch], began: float, started: float) -> None:
         """Add a step to the record."""
@@ -283,9 +377,13 @@ class Loop:
 
     def bits_per_byte(self, probe: Probe) -> float:
         """Bits per byte of a sample; runs the training code, so that nothing is compiled for it alone."""
+        return self._nats(probe) / math.log(2) / probe.bytes
+
+    def _nats(self, probe: Probe) -> float:
+        """The sum of a sample's losses."""
         batches = probe.batches + probe.batches[-1:] * (-len(probe.batches) % self.world.size)
         values = [float(self.whole(lambda: self._probed(batch))) for batch in self.world.mine(batches)]  # noqa: B023
-        return sum(self.world.joined(values)[: len(probe.batches)]) / math.log(2) / probe.bytes
+        return sum(self.world.joined(values)[: len(probe.batches)])
 
     def _probed(self, batch: Batch) -> Tensor:
         """Nats of a row's targets, each times its weight; no gradient flows."""
@@ -294,7 +392,7 @@ class Loop:
 
     def _save(self, started: float) -> None:
         self.record.seconds = time.monotonic() - started
-        state = self.optimizer.state()
+        state = self.optimizer.state() | {f"mask/{name}": mask for name, mask in self.masks.items()}
         checkpoint.save(self.run.scratch, self.record.step, state, asdict(self.record), self.world)
 
     def _resume(self) -> None:
@@ -304,5 +402,7 @@ class Loop:
             return
         tensors, state = held
         self.optimizer.restore(tensors)
+        places = {f"mask/{name}": (name, parameter.device) for name, parameter in self.optimizer.named()}
+        self.masks = {name: tensors[key].to(where) for key, (name, where) in places.items() if key in tensors}
         self.record = Record(**state)
         self.run.say(f"goes on from step {self.record.step}")

@@ -6,13 +6,20 @@ fp32. Backward happens in the same call: for each block the softmax minus the on
 of logits are kept between the two passes while they fit in ``KEEP_BYTES``; beyond that they are computed again.
 The scheme follows arXiv 2411.09009, section 4, without its gradient filter.
 
-Shapes: N tokens, V vocabulary, D width, B vocabulary in a block.
+A second model may teach: its softmax q is a target beside the token itself. With a share s of the loss that is
+
+    (1 - s) * -log p(target) + s * -sum over v of q(v) * log p(v),  with the slope  p - (1 - s) * one-hot - s * q
+
+in the logits, p being the student's softmax. Blocks of the teacher's logits are made and dropped beside the student's.
+
+Shapes: N tokens, V vocabulary, D width, E the teacher's width, B vocabulary in a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +28,39 @@ BLOCK_BYTES = 16 * 2**20
 KEEP_BYTES = 64 * 2**20
 SPLIT = 512  # tokens whose own logits are taken at a time
 
-Fold = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-Slope = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Weigh = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """What a second model says of the same tokens, and how much that counts; no gradient flows into it."""
+
+    hidden_ne: Tensor
+    head_ve: Tensor
+    """At least as many rows as the student's head; rows beyond those are left out."""
+    share: float
+    """How much of the loss is the teacher's, above 0 and at most 1."""
+    temperature: float = 1.0
+    """What the teacher's logits are divided by; the student's are not."""
+    cap: float = 0.0
+
+    def logits(self, low: int, high: int) -> Tensor:
+        """Its logits over its temperature for the rows from ``low`` up to ``high``, in its compute type."""
+        return self._bent(self.hidden_ne @ self.head_ve[low:high].t())
+
+    def own(self, target_n: Tensor) -> Tensor:
+        """The same for each token's target alone, in fp32 or wider."""
+        return self._bent(own(self.hidden_ne, self.head_ve, target_n))
+
+    def _bent(self, logits: Tensor) -> Tensor:
+        return (self.cap * torch.tanh(logits / self.cap) if self.cap else logits) / self.temperature
+
+
+def own(hidden_nd: Tensor, head_vd: Tensor, target_n: Tensor) -> Tensor:
+    """The logit of each token's target, in fp32 or wider."""
+    wide = torch.promote_types(hidden_nd.dtype, torch.float32)
+    pairs = zip(torch.split(hidden_nd, SPLIT), torch.split(target_n, SPLIT), strict=True)
+    return torch.cat([torch.linalg.vecdot(h.to(wide), head_vd[t].to(wide)) for h, t in pairs])
 
 
 def fold(logits_nb: Tensor, peak_n: Tensor, total_n: Tensor, cap: float) -> tuple[Tensor, Tensor]:
@@ -46,6 +83,39 @@ def slope(logits_nb: Tensor, sums_n: Tensor, weight_n: Tensor, cap: float) -> Te
     return (chance_nb * (1 - bent_nb * bent_nb) * weight_n[:, None]).to(logits_nb.dtype)
 
 
+def teach(
+    logits_nb: Tensor, sums_n: Tensor, weight_n: Tensor, cap: float, soft_nb: Tensor, soft_sums_n: Tensor, share: float
+) -> tuple[Tensor, Tensor]:
+    """What :func:`slope` is where a teacher has a share, and the teacher's part of its mean of the student's logits.
+
+    ``soft_nb`` are the teacher's logits of the block, ``soft_sums_n`` their log-sums over the whole vocabulary.
+    """
+    wide_nb = logits_nb.float()
+    chance_nb = torch.exp(soft_nb.float() - soft_sums_n[:, None])
+    if not cap:
+        slope_nb = torch.exp(wide_nb - sums_n[:, None]) - share * chance_nb
+        return (slope_nb * weight_n[:, None]).to(logits_nb.dtype), (chance_nb * wide_nb).sum(-1)
+    bent_nb = torch.tanh(wide_nb / cap)
+    slope_nb = (torch.exp(cap * bent_nb - sums_n[:, None]) - share * chance_nb) * (1 - bent_nb * bent_nb)
+    return (slope_nb * weight_n[:, None]).to(logits_nb.dtype), (chance_nb * cap * bent_nb).sum(-1)
+
+
+class Kernels(NamedTuple):
+    """The work on one block: as written, or compiled."""
+
+    fold: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = fold
+    slope: Callable[[Tensor, Tensor, Tensor, float], Tensor] = slope
+    teach: Callable[[Tensor, Tensor, Tensor, float, Tensor, Tensor, float], tuple[Tensor, Tensor]] = teach
+
+    @classmethod
+    def compiled(cls) -> Kernels:
+        """All of them compiled, on their first use."""
+        return cls._make(torch.compile(kernel, dynamic=True) for kernel in PLAIN)
+
+
+PLAIN = Kernels()
+
+
 class BlockedLoss(torch.autograd.Function):
     """Sum over tokens of weight times cross-entropy, with gradients of hidden states and head found on the way."""
 
@@ -57,51 +127,67 @@ class BlockedLoss(torch.autograd.Function):
         target_n: Tensor,
         weight_n: Tensor,
         cap: float,
-        kernels: Any,
+        kernels: Kernels,
         weigh: Weigh | None,
+        teacher: Teacher | None,
     ) -> Tensor:
         """See :func:`blocked_loss`."""
-        folding, sloping = kernels or (fold, slope)
         tokens, rows = hidden_nd.shape[0], head_vd.shape[0]
         wide = torch.promote_types(hidden_nd.dtype, torch.float32)
-        row_bytes = max(1, tokens) * hidden_nd.element_size()
+        row_bytes = max(1, tokens) * hidden_nd.element_size() * (2 if teacher is not None else 1)
         keep = rows * row_bytes <= KEEP_BYTES
         step = max(256, BLOCK_BYTES // (1 if keep else 2) // row_bytes // 64 * 64)
-        peak_n = hidden_nd.new_full((tokens,), float("-inf"), dtype=wide)
-        total_n = hidden_nd.new_zeros(tokens, dtype=wide)
-        kept: list[Tensor] = []
+
+        def logits(low: int) -> tuple[Tensor, Tensor | None]:
+            high = min(low + step, rows)
+            return hidden_nd @ head_vd[low:high].t(), teacher.logits(low, high) if teacher is not None else None
+
+        empty = hidden_nd.new_full((tokens,), float("-inf"), dtype=wide), hidden_nd.new_zeros(tokens, dtype=wide)
+        (peak_n, total_n), (soft_peak_n, soft_total_n) = empty, empty
+        kept: list[tuple[Tensor, Tensor | None]] = []
         for low in range(0, rows, step):
-            logits_nb = hidden_nd @ head_vd[low : low + step].t()
-            peak_n, total_n = folding(logits_nb, peak_n, total_n, cap)
+            logits_nb, soft_nb = logits(low)
+            peak_n, total_n = kernels.fold(logits_nb, peak_n, total_n, cap)
+            if soft_nb is not None:
+                soft_peak_n, soft_total_n = kernels.fold(soft_nb, soft_peak_n, soft_total_n, 0.0)
             if keep:
-                kept.append(logits_nb)
-        sums_n = peak_n + total_n.log()
-        pairs = zip(torch.split(hidden_nd, SPLIT), torch.split(target_n, SPLIT), strict=True)
-        right_n = torch.cat([torch.linalg.vecdot(h.to(wide), head_vd[t].to(wide)) for h, t in pairs])
+                kept.append((logits_nb, soft_nb))
+        sums_n, soft_sums_n = peak_n + total_n.log(), soft_peak_n + soft_total_n.log()
+        right_n = own(hidden_nd, head_vd, target_n)
         bent_n = cap * torch.tanh(right_n / cap) if cap else right_n
         if weigh is not None:
             weight_n = weight_n * weigh(sums_n - bent_n)
         loss = ((sums_n - bent_n) * weight_n).sum()
         need_hidden, need_head = ctx.needs_input_grad[:2]
-        if not (need_hidden or need_head):
+        if not (need_hidden or need_head or teacher is not None):
             return loss
-        slope_n = (torch.exp(bent_n - sums_n) - 1) * weight_n
+        slope_n = torch.exp(bent_n - sums_n) - 1
+        if teacher is not None:
+            slope_n = slope_n + teacher.share * (1 - torch.exp(teacher.own(target_n) - soft_sums_n))
+        slope_n = slope_n * weight_n
         if cap:
             slope_n = slope_n * (1 - (bent_n / cap) ** 2)
+        mean_n = torch.zeros_like(sums_n)
         dhidden_nd = torch.zeros(hidden_nd.shape, dtype=wide, device=hidden_nd.device) if need_hidden else None
         dhead_vd = torch.empty_like(head_vd) if need_head else None
         for number, low in enumerate(range(0, rows, step)):
             block_bd = head_vd[low : low + step]
-            logits_nb = kept[number] if keep else hidden_nd @ block_bd.t()
-            slope_nb = sloping(logits_nb, sums_n, weight_n, cap)
+            logits_nb, soft_nb = kept[number] if keep else logits(low)
+            if teacher is not None and soft_nb is not None:
+                slope_nb, part_n = kernels.teach(logits_nb, sums_n, weight_n, cap, soft_nb, soft_sums_n, teacher.share)
+                mean_n += part_n
+            else:
+                slope_nb = kernels.slope(logits_nb, sums_n, weight_n, cap)
             if keep:
-                kept[number] = slope_nb
+                kept[number] = slope_nb, None
             inside = ((target_n >= low) & (target_n < low + step)).nonzero()[:, 0]
             slope_nb[inside, target_n[inside] - low] = slope_n[inside].to(slope_nb.dtype)
             if dhead_vd is not None:
                 torch.mm(slope_nb.t(), hidden_nd, out=dhead_vd[low : low + step])
             if dhidden_nd is not None:
                 dhidden_nd += slope_nb @ block_bd
+        if teacher is not None:
+            loss = loss + teacher.share * ((bent_n - mean_n) * weight_n).sum()
         ctx.grads = dhidden_nd.to(hidden_nd.dtype) if dhidden_nd is not None else None, dhead_vd
         return loss
 
@@ -112,7 +198,7 @@ class BlockedLoss(torch.autograd.Function):
         factor = upstream[0]
         if factor.item() != 1.0:
             grads = tuple(g if g is None else g * factor.to(g.dtype) for g in grads)
-        return *grads, None, None, None, None, None
+        return *grads, None, None, None, None, None, None
 
 
 def blocked_loss(
@@ -121,14 +207,15 @@ def blocked_loss(
     target_n: Tensor,
     weight_n: Tensor,
     cap: float = 0.0,
-    kernels: tuple[Fold, Slope] | None = None,
+    kernels: Kernels = PLAIN,
     weigh: Weigh | None = None,
+    teacher: Teacher | None = None,
 ) -> Tensor:
     """Sum of ``weight * -log p(target)``, a scalar in fp32, under softmax of ``hidden @ head.T``.
 
-    ``cap`` bends the logits to ``cap * tanh(logits / cap)`` as Gemma 2 does; 0 leaves them. ``kernels`` are compiled
-    forms of :func:`fold` and :func:`slope`. ``weigh`` makes further factors of the weights from all tokens' losses
-    (nats); no gradient flows through them.
+    ``cap`` bends the logits to ``cap * tanh(logits / cap)`` as Gemma 2 does; 0 leaves them. ``weigh`` makes further
+    factors of the weights from all tokens' losses (nats, without the teacher); no gradient flows through them.
+    ``teacher`` takes a share of every token's loss.
     """
-    result: Tensor = BlockedLoss.apply(hidden_nd, head_vd, target_n, weight_n, cap, kernels, weigh)  # type: ignore[no-untyped-call]
+    result: Tensor = BlockedLoss.apply(hidden_nd, head_vd, target_n, weight_n, cap, kernels, weigh, teacher)  # type: ignore[no-untyped-call]
     return result

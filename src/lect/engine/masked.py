@@ -30,6 +30,7 @@ from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.engine.train import attention_width, split_step
 from lect.errors import UserError
+from lect.parts.packing.kind import Frame
 
 if TYPE_CHECKING:
     from lect.artefacts import Corpus, Document
@@ -150,27 +151,28 @@ class MaskedStream(Epochs):
         seed: int,
         device: str,
     ) -> None:
-        super().__init__()
-        self.encoded, self.names_gn, self.packing, self.room = encoded, names_gn, settings.packing, room
+        frame = Frame(min(longest, room), room, lead=2, tail=0, unread=0)  # a first and a last token at every piece
+        super().__init__(encoded, settings.packing, frame, (seed, 0))
+        self.names_gn, self.seed, self.device = names_gn, seed, device
         self.ends = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self.mask, self.size, self.share = int(tokenizer.mask_token_id), len(tokenizer), settings.share
-        self.longest, self.seed, self.device = max(1, min(longest, room) - 2), seed, device
 
     def batch(self, number: int) -> Batch:
         """Batch ``number`` (from 0): the weights of its chosen tokens add up to its tokens."""
         pieces, chosen = self.find(number)
-        members = [n for sequence in chosen for n in sequence]
-        return self.lay(pieces[members], np.random.default_rng([self.seed, 1, number]))
+        return self.lay([pieces[list(members)] for members in chosen], np.random.default_rng([self.seed, 1, number]))
 
-    def lay(self, pieces: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """A batch of pieces (document, start, stop), with chosen tokens as ``rng`` draws them; one at least."""
-        sequences, free, documents, size = [], list[bool](), list[int](), 0.0
-        for document, start, stop in pieces.tolist():
-            low, high = self.encoded.starts[document : document + 2]
-            sequences.append([self.ends[0], *self.encoded.ids[low + start : low + stop].tolist(), self.ends[1]])
-            free += [False, *[True] * (stop - start), False]
-            documents += [document] * (stop - start + 2)
-            size += float(self.encoded.bytes[document]) * (stop - start) / int(high - low)
+    def lay(self, rows: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> Batch:
+        """A batch of sequences of pieces (document, start, stop); ``rng`` draws its chosen tokens, one at least."""
+        sequences, free, documents, size = list[list[int]](), list[bool](), list[int](), 0.0
+        for pieces in rows:
+            sequences.append([])
+            for document, start, stop in pieces.tolist():
+                low, high = self.encoded.starts[document : document + 2]
+                sequences[-1] += [self.ends[0], *self.encoded.ids[low + start : low + stop].tolist(), self.ends[1]]
+                free += [False, *[True] * (stop - start), False]
+                documents += [document] * (stop - start + 2)
+                size += float(self.encoded.bytes[document]) * (stop - start) / int(high - low)
         clean_t, free_t = np.concatenate(sequences).astype(np.int64), np.asarray(free)
         chosen_t = (rng.random(len(clean_t)) < self.share) & free_t
         if not chosen_t.any():
@@ -188,14 +190,8 @@ class MaskedStream(Epochs):
             torch.from_numpy(self.names_gn[:, np.asarray(documents)[chosen_m]]).to(self.device),
         )
         weight_m = torch.full((len(chosen_m),), len(clean_t) / len(chosen_m), device=self.device)
-        named = tuple(self.encoded.names[n] for n in pieces[:, 0])
+        named = tuple(self.encoded.names[n] for pieces in rows for n in pieces[:, 0])
         return Batch(row, torch.from_numpy(clean_t[chosen_m]).to(self.device), weight_m, len(clean_t), size, named)
-
-    def epoch(self, number: int) -> tuple[NDArray[np.int64], list[list[tuple[int, ...]]]]:
-        """Pieces and batches of one epoch."""
-        rng = np.random.default_rng([self.seed, 0, number])
-        pieces = self.packing.cut(np.diff(self.encoded.starts), self.longest, rng)
-        return pieces, self.packing.pack(pieces[:, 2] - pieces[:, 1] + 2, self.room, rng)
 
 
 def train_masked(
@@ -306,8 +302,8 @@ def _probe(stream: MaskedStream) -> Probe | None:
     found, total, first = list[Batch](), 0, 0
     while first < len(pieces):
         filled = np.cumsum(pieces[first:, 2] + 2)
-        last = first + max(1, int((filled <= stream.room).sum()))
-        made = stream.lay(pieces[first:last], np.random.default_rng([stream.seed, 2, first]))
+        last = first + max(1, int((filled <= stream.frame.room).sum()))
+        made = stream.lay(list(pieces[first:last, None]), np.random.default_rng([stream.seed, 2, first]))
         found.append(replace(made, weight_t=torch.ones_like(made.weight_t)))
         total, first = total + len(made.target_t), last
     return Probe(found, float(total)) if total else None
@@ -332,7 +328,7 @@ def _optimizer(tagged: Tagged, settings: MaskedSettings) -> Iterator[tuple[AdamW
         for kind, members in kinds.items()
         if members
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, **settings.adam)
+    optimizer = AdamW(groups, **settings.adam)
     try:
         yield optimizer, [settings.schedule] * len(groups)
     finally:

@@ -3,20 +3,21 @@
 
 Decoupled weight decay as in arXiv 1711.05101, algorithm 2. Nothing here keeps a count of its own: the step number and
 the learning rates come from outside, so that a resumed run is the same run. Memory beyond the live weights: 12 bytes a
-parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights are the masters), plus the gradients.
-On several processes each has its own part of the rows of everything, and the live weights are the masters.
+parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights are the masters), plus the gradients;
+4 less where the moments are kept in bf16. On several processes each has its own part of the rows of everything, and the
+live weights are the masters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lect.engine.spread import ALONE, World, local
+from lect.engine.spread import ALONE, Gathered, World, local
 
 SLICE = 1 << 20
 Update = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor], None]
@@ -44,7 +45,7 @@ def update(live: Tensor | None, master: Tensor, first: Tensor, second: Tensor, g
     wide = grad.float() * scale
     first.add_((wide - first) * slow1)
     second.add_((wide * wide - second) * slow2)
-    master.mul_(decay).sub_(rate * debias1 * first / (second.sqrt() * debias2 + epsilon))
+    master.mul_(decay).sub_(rate * debias1 * first / (second.float().sqrt() * debias2 + epsilon))
     if live is not None:
         live.copy_(master)
 
@@ -67,6 +68,7 @@ class AdamW:
         epsilon: float,
         clip: float,
         dtype: torch.dtype = torch.float32,
+        moments: torch.dtype = torch.float32,
         world: World = ALONE,
     ) -> None:
         self.groups, self.world = tuple(groups), world
@@ -80,8 +82,8 @@ class AdamW:
             self.master[name] = local(parameter).float()
             if world.size == 1:
                 parameter.data = self.master[name].to(dtype)
-            self.first[name] = torch.zeros_like(self.master[name])
-            self.second[name] = torch.zeros_like(self.master[name])
+            self.first[name] = torch.zeros_like(self.master[name], dtype=moments)
+            self.second[name] = torch.zeros_like(self.master[name], dtype=moments)
 
     def named(self) -> list[tuple[str, torch.nn.Parameter]]:
         """All trained parameters with their names, each once, in the order of work."""
@@ -128,6 +130,18 @@ class AdamW:
             part = slice(low, low + step)
             master, first, second, grad = (t[part] for t in flat)
             self.kernel(live[part] if live is not None else None, master, first, second, grad, numbers)
+
+    def mask(self, kept: Mapping[str, Tensor]) -> None:
+        """Set entries that are not kept to zero: weights, live and master, and moments."""
+        live = dict(self.named())
+        for name, kept_here in kept.items():
+            own = (self.master[name], self.first[name], self.second[name])
+            for tensor in own if self.world.size > 1 else (*own, live[name].data):
+                tensor.masked_fill_(~kept_here, 0.0)
+
+    def whole(self) -> Mapping[str, Tensor]:
+        """The masters whole; on several processes each is gathered when it is asked for, by all in the same order."""
+        return self.master if self.world.size == 1 else Gathered(dict(self.named()))
 
     def release(self) -> None:
         """Make the masters the live weights."""

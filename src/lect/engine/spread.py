@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,23 @@ def local(tensor: Tensor) -> Tensor:
     return part
 
 
+class Gathered(Mapping[str, Tensor]):
+    """Sharded tensors by name, each whole while it is looked at; all processes look at the same ones in one order."""
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> Tensor:
+        whole: Tensor = self.parts[name].full_tensor().detach()
+        return whole
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
 class _Root(nn.Module):
     """Gathers what stands outside of the layers, embeddings, norms and head, while ``work`` runs."""
 
@@ -179,10 +196,10 @@ def sharded(world: World, body: Body, dtype: torch.dtype) -> Iterator[Body]:
     kept = dict(live.named_parameters())
     for parameter in kept.values():
         parameter.data = parameter.data.new_empty(0)
-    parts = dict(twin.named_parameters())
+    parts = Gathered(dict(twin.named_parameters()))
     try:
         yield shards
     finally:
         shards.uncompile()
     for name, parameter in kept.items():
-        parameter.data = parts[name].full_tensor().detach()
+        parameter.data = parts[name]

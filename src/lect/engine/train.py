@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from lect import machine
+from lect import machine, models
+from lect.artefacts import Model
 from lect.engine.body import Body, opened
 from lect.engine.budget import Budget, planned
 from lect.engine.cost import ROW_TOKENS
@@ -21,6 +23,7 @@ from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.engine.spread import World, sharded, world
 from lect.errors import UserError
+from lect.parts.mixture.kind import Feedback
 
 if TYPE_CHECKING:
     from lect.artefacts import Corpus, Document
@@ -65,7 +68,9 @@ def train(
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
+        texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
         with (
+            _teacher(run, tokenizer, body, settings, here) as (teacher, name),
             sharded(here, body, settings.dtype) as shards,
             _optimizer(shards, settings, stretches(new_rows), here) as (optimizer, schedules),
         ):
@@ -78,6 +83,8 @@ def train(
                 schedules=schedules,
                 objective=settings.objective,
                 parameters=settings.parameters,
+                texts=texts,
+                teacher=teacher,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,
@@ -91,8 +98,9 @@ def train(
             rates = [sum(here.joined([machine.matmul_flops()]))]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
-            plan = here.told(lambda: planned(run, loop, settings, key, started, step_seconds))
-            record = loop.go(plan["steps"])
+            plan = planned(run, loop, settings, key + name, started, step_seconds)
+            record = loop.go(plan["steps"], plan.get("laps"))
+            facts = settings.parameters.facts(optimizer.whole(), plan["steps"])
             rates.append(sum(here.joined([machine.matmul_flops()])))
     if loop.compile:
         torch.compiler.reset()
@@ -112,9 +120,42 @@ def train(
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
         peak_memory_bytes=machine.peak_memory_bytes(),
+        **({"measurements": record.measurements} if record.measurements else {}),
+        **facts,
         **plan,
     )
     return record
+
+
+@contextmanager
+def _teacher(
+    run: Run, tokenizer: Any, body: Body, settings: Settings, here: World
+) -> Iterator[tuple[Body | None, str]]:
+    """The model that the objective learns from, in the compute type, and its fingerprint; or None and nothing.
+
+    Raises UserError where there is no such model, or its vocabulary is another.
+    """
+    name = settings.objective.teacher()
+    if not name:
+        yield None, ""
+        return
+    model = Model(Path(here.told(lambda: str(models.resolve(name, run.say)))))
+    other, own = model.tokenizer().get_vocab(), tokenizer.get_vocab()
+    if other != own:
+        apart = len(other.items() ^ own.items())
+        raise UserError(
+            f"{name}: teaches in another vocabulary: {apart} of its tokens and the model's are not the same under the "
+            "same id; give a model that was made with this model's tokenizer"
+        )
+    with opened(model.load(dtype=settings.dtype, device=run.device)) as teacher:
+        rows = len(teacher.head), len(body.head)
+        if rows[0] < rows[1]:
+            raise UserError(
+                f"{name}: its head has {rows[0]} rows, fewer than the {rows[1]} of the model that it is to teach; "
+                "give a teacher with as many"
+            )
+        run.fact(teacher=model.fingerprint)
+        yield teacher, model.fingerprint
 
 
 def split_step(batch_tokens: int, row_tokens: int = ROW_TOKENS, processes: int = 1) -> tuple[int, int]:
@@ -159,9 +200,11 @@ def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: En
             f"the target text for training has {target} tokens, fewer than one batch of {room}; "
             "add text, or lower batch_tokens"
         )
-    shares = [settings.mixture.shares(tokens, progress) for progress in (0.0, 0.5, 1.0)]
+    shares = [settings.mixture.shares(tokens, progress, Feedback()) for progress in (0.0, 0.5, 1.0)]
     for name in sorted({name for found in shares for name, share in found.items() if share > 0} - tokens.keys()):
         run.say(f"no {name} text for training: the other texts take its share")
+    for name in (name for name in tokens if not any(found.get(name, 0.0) > 0 for found in shares)):
+        run.say(f"the {name} text has no share of the mixture and is not read: {tokens[name]} tokens")
     streams: dict[str, Stream] = {}
     for number, name in enumerate(name for name in tokens if any(found.get(name, 0.0) > 0 for found in shares)):
         if tokens[name] < room:
@@ -193,11 +236,41 @@ def _probes(
     for role in ROLES:
         documents = corpus.documents(role, "calibration")
         chosen = sample(tokenizer, documents, ends, longest=longest, tokens=settings.evaluation_tokens)
-        encoded = Encoded.of(tokenizer, chosen)
-        batches, size = sample_batches(encoded, tokenizer, ends, room=room, device=run.device)
-        if batches and size > 0:
-            probes[role] = Probe(batches, size)
+        if (probe := _probe(run, tokenizer, chosen, ends, room)) is not None:
+            probes[role] = probe
     return probes
+
+
+def _texts(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int, data: Mixed
+) -> dict[str, Probe]:
+    """A fixed sample of the calibration split of each text, where the mixture goes by losses.
+
+    A text without any there is measured on what it is trained on, and that is said.
+    """
+    probes: dict[str, Probe] = {}
+
+    def found(name: str, *splits: str) -> Probe | None:
+        documents = (d for role in ROLES for d in corpus.documents(role) if d.split in splits)
+        own = (d for d in documents if settings.mixture.group(d) == name)
+        chosen = sample(tokenizer, own, ends, longest=longest, tokens=settings.evaluation_tokens)
+        return _probe(run, tokenizer, chosen, ends, room)
+
+    for name in data.streams if settings.mixture.measurements else ():
+        probe = found(name, "calibration")
+        if probe is None:
+            run.say(f"no {name} text for calibration: its loss is measured on text that the model is trained on")
+            probe = found(name, "train", "")
+        if probe is None:
+            raise UserError(f"no {name} document has two tokens, so its loss cannot be measured; add text")
+        probes[name] = probe
+    return probes
+
+
+def _probe(run: Run, tokenizer: Any, chosen: list[Document], ends: Ends, room: int) -> Probe | None:
+    """The rows of these documents; None where there is no token to predict."""
+    batches, size = sample_batches(Encoded.of(tokenizer, chosen), tokenizer, ends, room=room, device=run.device)
+    return Probe(batches, size) if batches and size > 0 else None
 
 
 Stretches = tuple[tuple[int, int], ...]
@@ -268,7 +341,7 @@ def _optimizer(body: Body, settings: Settings, new: Stretches, world: World) -> 
         )
         for members, rate, decay, _, part in plan
     ]
-    optimizer = AdamW(groups, dtype=settings.dtype, world=world, **settings.adam)
+    optimizer = AdamW(groups, world=world, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:

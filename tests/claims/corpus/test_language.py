@@ -92,3 +92,31 @@ def test_the_identifier_alone_drops_nothing(apply, monkeypatch: pytest.MonkeyPat
     assert {d.text for d in kept} >= set(basque)
     assert set(run.facts["dropped"]) == {"language:en"} and run.facts["language_target"]["shares"]["es"] > 0.2
     assert {d.language for d in kept} <= {"eu", "und"}
+
+
+def test_own_languages_stay_and_keep_their_names(apply, basque: list[str], english: list[str]) -> None:
+    """effect: with own_share both languages of a role stay, named, while a third that has little of it goes."""
+    khmer = bundled("km", 4)
+    given = documents("target", basque[:60] + english[:40] + khmer)
+    kept, run = apply(Language(own_share=0.2), given)
+    named = {d.text: d.language for d in kept}
+    assert set(named) == set(basque[:60] + english[:40])
+    assert set(run.facts["dropped"]) == {"language:km"}
+    assert run.facts["language_target"]["language"] in ("eu en", "en eu")
+    for own, texts in (("eu", basque[:60]), ("en", english[:40])):
+        assert sum(named[text] == own for text in texts) >= 0.9 * len(texts)
+        assert {named[text] for text in texts} <= {own, "und"}
+
+
+def test_a_misnamed_document_goes_to_the_nearest_own_language(apply, monkeypatch, basque, english) -> None:
+    """effect: what the identifier takes for a language that is not the role's own gets the own one it reads like."""
+    wrong = set(basque[:5] + english[:5])
+
+    def mistaken(text: str) -> tuple[str, float]:
+        return ("es", 0.999) if any(one.startswith(text) for one in wrong) else likeliest_language(text)
+
+    monkeypatch.setattr("lect.stages.corpus.language.likeliest_language", mistaken)
+    kept, _ = apply(Language(own_share=0.2), documents("target", basque[:60] + english[:60]))
+    named = {d.text: d.language for d in kept}
+    assert {named[text] for text in basque[:5]} == {"eu"}
+    assert {named[text] for text in english[:5]} == {"en"}

@@ -35,6 +35,7 @@ class Trained:
     rows: list[list[Document]]
     bits: dict[str, float]
     said: list[str]
+    facts: dict[str, Any]
 
     def share(self, first: int, last: int, of: Callable[[Document], bool]) -> float:
         """The share of the rows from ``first`` up to ``last`` whose documents are ``of`` a kind; a row has one kind."""
@@ -75,7 +76,10 @@ def trained(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         )
         assert sorted(seen) == list(range(rows))
         return Trained(
-            [[by_name[name] for name in seen[number]] for number in range(rows)], run.facts["evaluations"][-1], said
+            [[by_name[name] for name in seen[number]] for number in range(rows)],
+            run.facts["evaluations"][-1],
+            said,
+            run.facts,
         )
 
     return train

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lect.artefacts import Document
 from lect.errors import UserError
+from lect.parts.mixture.kind import Feedback
 from lect.parts.mixture.temperature import Temperature
 from lect.testing import pico
 from lect.testing.new_tokens import documents
@@ -25,7 +26,7 @@ SIZES = st.dictionaries(st.text(min_size=1).map("target {}".format), st.integers
 @given(SIZES, st.floats(0, 1), st.floats(0, 0.99))
 def test_equation(sizes: dict[str, int], alpha: float, kept_share: float) -> None:
     """q_i = p_i^alpha / sum_j p_j^alpha with p_i = n_i / sum_k n_k; kept text takes its share of all first."""
-    found = Temperature(alpha=alpha, kept_share=kept_share).shares(sizes | {"kept": 7}, 0.5)
+    found = Temperature(alpha=alpha, kept_share=kept_share).shares(sizes | {"kept": 7}, 0.5, Feedback())
     total = 0
     for n in sizes.values():
         total += n
@@ -41,7 +42,7 @@ def test_equation(sizes: dict[str, int], alpha: float, kept_share: float) -> Non
 @settings(deadline=None)
 @given(SIZES, st.floats(0, 1))
 def test_no_order_is_turned_and_the_smallest_never_loses(sizes: dict[str, int], alpha: float) -> None:
-    found = Temperature(alpha=alpha, kept_share=0).shares(sizes, 0.0)
+    found = Temperature(alpha=alpha, kept_share=0).shares(sizes, 0.0, Feedback())
     names = sorted(sizes, key=lambda name: sizes[name])
     assert all(found[a] <= found[b] * (1 + 1e-9) for a, b in pairwise(names))
     total = sum(sizes.values())
@@ -50,10 +51,12 @@ def test_no_order_is_turned_and_the_smallest_never_loses(sizes: dict[str, int], 
 
 
 def test_texts_below_the_least_have_no_share() -> None:
-    found = Temperature(least=50, alpha=0).shares({"target eu": 50, "target es": 49, "target fr": 90, "kept": 3}, 0.0)
+    found = Temperature(least=50, alpha=0).shares(
+        {"target eu": 50, "target es": 49, "target fr": 90, "kept": 3}, 0.0, Feedback()
+    )
     assert found == {"target eu": 0.375, "target fr": 0.375, "kept": 0.25}
     with pytest.raises(UserError, match=r"temperature\.least: no text of the target has 91 tokens; lower it"):
-        Temperature(least=91).shares({"target eu": 50, "kept": 300}, 0.0)
+        Temperature(least=91).shares({"target eu": 50, "kept": 300}, 0.0, Feedback())
 
 
 @settings(deadline=None)

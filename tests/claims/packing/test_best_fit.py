@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from lect.errors import UserError
 from lect.parts.packing.best_fit import BestFit, best_fit
 from lect.parts.packing.concat import Concat
-from lect.parts.packing.kind import Packing
+from lect.parts.packing.kind import Frame
 from lect.parts.packing.one_document import OneDocument
-from packed_text import FAMILIES, check_epochs
+from packed_text import FAMILIES, check_epochs, packed
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("part", [BestFit(), BestFit(length=16), BestFit(isolate=False, length=24)])
+@pytest.mark.parametrize("part", [BestFit(), BestFit(isolate=False)])
 @settings(max_examples=15, deadline=None)
 @given(texts=st.lists(st.text(max_size=80), min_size=1, max_size=10))
 def test_every_token_once_through_the_engine(part: BestFit, family: str, texts: list[str]) -> None:
@@ -31,7 +31,7 @@ def test_worked_examples() -> None:
     """Fig. 1: documents of 14, 7, 5, 2 and 3 tokens, the first cut to 8 and 6; app. B: 3 goes to 4, not to a 6."""
     assert contents([8, 6, 7, 5, 2, 3], 8) == [[5, 3], [6, 2], [7], [8]]
     assert contents([8, 6, 6, 4, 3], 8) == [[4, 3], [6], [6], [8]]
-    pieces = BestFit(length=8).cut(np.array([13, 6]), 1000, np.random.default_rng(0))
+    pieces = BestFit().cut(np.array([13, 6]), Frame(8, 8))
     assert pieces.tolist() == [[0, 0, 8], [0, 8, 13], [1, 0, 6]], "13 and 6 tokens, and the end of each"
 
 
@@ -56,49 +56,37 @@ def test_equals_a_plain_loop(sizes: list[int], room: int, between: int) -> None:
     assert sorted(room - u for u in used) == naive(sizes, room, between)
 
 
-def packed(part: Packing, lengths: NDArray[np.int64], longest: int, room: int) -> tuple[NDArray[np.int64], int, float]:
-    """Pieces, rows, and the share of the rows that is filled."""
-    pieces = part.cut(lengths, longest, np.random.default_rng(0))
-    sizes = pieces[:, 2] - pieces[:, 1] + (pieces[:, 2] == lengths[pieces[:, 0]])
-    rows = len(part.pack(sizes, room, np.random.default_rng(0)))
-    return pieces, rows, float(sizes.sum() / (rows * room))
-
-
 def test_fewer_documents_are_cut_in_as_many_rows() -> None:
+    frame = Frame(512, 512)
     for seed in range(5):
         lengths = np.random.default_rng(seed).lognormal(5.2, 0.9, 2000).astype(np.int64) + 1
-        pieces, rows, filled = packed(BestFit(), lengths, 511, 512)
-        chunks, chunk_rows, _ = packed(Concat(), lengths, 511, 512)
-        _, shuffled_rows, _ = packed(OneDocument(), lengths, 511, 512)
-        assert filled > 0.99
-        assert rows <= 1.01 * chunk_rows
-        assert rows < shuffled_rows
+        pieces, sizes, rows = packed(BestFit(), lengths, frame)
+        chunks, _, chunk_rows = packed(Concat(), lengths, frame)
+        _, _, shuffled_rows = packed(OneDocument(), lengths, frame)
+        assert sizes.sum() > 0.99 * len(rows) * 512
+        assert len(rows) <= 1.01 * len(chunk_rows)
+        assert len(rows) < len(shuffled_rows)
         cut = np.bincount(pieces[:, 0]) > 1
         assert (cut == (lengths > 511)).all(), "only what is too long for any sequence is cut"
         assert (np.bincount(chunks[:, 0]) > 1)[lengths <= 511].mean() > 0.25, "where chunks cut what would fit"
 
 
-def test_joined_sequences_hold_whole_documents_and_keep_to_their_length() -> None:
+@pytest.mark.parametrize(("lead", "tail", "unread"), [(1, 1, 1), (0, 1, 1), (0, 0, 1), (2, 1, 1), (2, 0, 0)])
+def test_joined_sequences_hold_whole_documents_and_keep_to_their_length(lead: int, tail: int, unread: int) -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 1000)
-    sizes = lengths + 1
-    batches = BestFit(isolate=False, length=128).pack(sizes, 512, np.random.default_rng(0))
+    frame = Frame(128, 512, lead, tail, unread)
+    pieces, _, batches = packed(BestFit(isolate=False), lengths, frame)
+    assert pieces[:, 0].tolist() == list(range(1000))
     sequences = [s for batch in batches for s in batch]
     assert sorted(p for s in sequences for p in s) == list(range(1000))
-    places = [sizes[list(s)].sum() + len(s) - 1 for s in sequences]
+    places = [lengths[list(s)].sum() + len(s) * (lead + tail) - unread for s in sequences]
     assert max(places) <= 128
-    assert np.mean(places) > 0.99 * 128
+    assert np.mean(places) > 0.99 * 128, "whatever the tokenizer adds, no room is left over"
     assert np.mean([len(batch) for batch in batches]) > 3.9
-    assert max(sum(sizes[list(s)].sum() + len(s) - 1 for s in batch) for batch in batches) <= 512
+    at = np.cumsum([0, *map(len, batches)]).tolist()
+    assert max(sum(places[low:high]) for low, high in pairwise(at)) <= 512
 
 
 def test_the_order_depends_on_the_seed_alone() -> None:
-    lengths = np.arange(1, 200)
-    one, same, other = (BestFit().pack(lengths, 256, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (packed(BestFit(), np.arange(1, 200), Frame(256, 256), seed)[2] for seed in (1, 1, 2))
     assert one == same != other
-
-
-def test_a_joined_sequence_needs_a_length_that_the_step_allows() -> None:
-    with pytest.raises(UserError, match="length is null"):
-        BestFit(isolate=False)
-    with pytest.raises(UserError, match="length 512 is above the longest sequence of 256"):
-        BestFit(isolate=False, length=512).cut(np.array([9]), 255, np.random.default_rng(0))

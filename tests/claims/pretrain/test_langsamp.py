@@ -22,6 +22,10 @@ from lect.engine.masked import MaskedSettings, MaskedStream, Tagged, opened
 from lect.errors import UserError
 from lect.method import Run
 from lect.ops.model_folder import check_manifest
+from lect.parts.packing.concat import Concat
+from lect.parts.packing.kind import Packing
+from lect.parts.packing.one_document import OneDocument
+from lect.parts.schedule.kind import Moment
 from lect.registry import build_step
 from lect.stages.pretrain.langsamp import language, script, similarity
 from lect.testing import pico
@@ -65,15 +69,21 @@ def applied(place: Path, base: Model, corpus: Corpus, seed: int = 0, stop: float
     return run
 
 
-def stream(tokenizer: Any, documents: list[Document], room: int = 64, share: float = 0.15, seed: int = 0) -> Any:
-    from lect.parts.packing.one_document import OneDocument
+def stream(
+    tokenizer: Any,
+    documents: list[Document],
+    room: int = 64,
+    share: float = 0.15,
+    seed: int = 0,
+    packing: Packing = OneDocument(),  # noqa: B008
+) -> Any:
     from lect.parts.schedule.cosine import Cosine
 
     settings = MaskedSettings(
         **dict.fromkeys(("minutes", "tokens", "learning_rate", "tag_learning_rate", "batch_tokens", "max_length"), 1),
         **dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon", "clip", "checkpoint_seconds"), 0.0),
         share=share,
-        packing=OneDocument(),
+        packing=packing,
         schedule=Cosine(),
         precision="fp32",
         evaluations=1,
@@ -152,13 +162,14 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
         probes={},
         schedules=[],
         rows=3,
+        batch_tokens=3 * 32,
         compile=False,
         evaluations=1,
         checkpoint_seconds=1,
         matmul_parameters=1,
         attention_width=1,
     )
-    value, _ = loop._step(0, 1, 0.5)
+    value, _ = loop._step(0, 1, Moment(40, 80, 80))
     assert value == pytest.approx(total.item(), rel=1e-5)
     assert {"tables.0", "tables.1"} < {*expected}
     for name, grad in watcher.grads.items():
@@ -170,7 +181,7 @@ def test_tokens_are_chosen_and_shown_in_the_shares_of_the_paper() -> None:
     documents = [*pico.documents()]
     data = stream(tokenizer, documents, room=256)
     places = chosen = masked = same = other = 0
-    text = {n: [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id] for n, ids in enumerate(whole(data, 38))}
+    text = {n: [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id] for n, ids in enumerate(whole(data))}
     for number in range(400):
         batch = data.batch(number)
         row = batch.row
@@ -195,12 +206,39 @@ def test_tokens_are_chosen_and_shown_in_the_shares_of_the_paper() -> None:
     assert not torch.equal(stream(tokenizer, documents, room=256, seed=1).batch(7).row.ids_t, first.row.ids_t)
 
 
-def whole(data: Any, longest: int) -> list[list[int]]:
+def whole(data: Any) -> list[list[int]]:
     """Every piece of every document."""
-    lengths = np.diff(data.encoded.starts)
-    pieces = data.packing.cut(lengths, longest, np.random.default_rng(0))
+    pieces = data.packing.cut(np.diff(data.encoded.starts), data.frame)
     starts = data.encoded.starts
     return [data.encoded.ids[starts[d] + a : starts[d] + b].tolist() for d, a, b in pieces.tolist()]
+
+
+def test_documents_that_a_packing_joins_see_each_other_and_keep_their_names() -> None:
+    tokenizer = pico.build("bert")[1]
+    documents = [*pico.documents()]
+    data = stream(tokenizer, documents, room=80, share=0.9, packing=Concat(isolate=False))
+    pieces, batches = data.epoch(0)
+    assert sum(len(s) for batch in batches for s in batch) == len(pieces) > sum(map(len, batches))
+    filled = 0
+    for number, sequences in enumerate(batches):
+        batch = data.batch(number)
+        clean_t, names_t = batch.row.ids_t.clone(), torch.full_like(batch.row.ids_t, -1)
+        clean_t[batch.row.chosen_m], names_t[batch.row.chosen_m] = batch.target_t, batch.row.names_gm[1]
+        parts = torch.split(clean_t, batch.row.offsets.diff().tolist())
+        assert len(parts) == len(sequences)
+        assert max(map(len, parts)) <= 40
+        expected, at = [], 0
+        for sequence in sequences:
+            expected.append([])
+            for document, start, stop in pieces[list(sequence)].tolist():
+                first = data.encoded.starts[document]
+                text = data.encoded.ids[first + start : first + stop].tolist()
+                expected[-1] += [tokenizer.cls_token_id, *text, tokenizer.sep_token_id]
+                assert {*names_t[at : at + len(text) + 2].tolist()} <= {-1, document % 3}
+                at += len(text) + 2
+        assert [part.tolist() for part in parts] == expected
+        filled += at
+    assert filled > 0.95 * 80 * len(batches) - 80
 
 
 def test_names_go_with_the_documents_of_the_chosen_tokens() -> None:

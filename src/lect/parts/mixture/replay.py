@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from lect.method import Range, knobs
-from lect.parts.mixture.kind import Mixture
+from lect.parts.mixture.kind import Feedback, Mixture
 
 CARD = {
     "title": "Replay of kept text at a fixed share",
@@ -31,6 +31,6 @@ class Replay(Mixture):
     share: Annotated[float, Range(at_least=0, below=1)] = 0.25
     """Share of the rows that hold kept text, in (0, 1); 0 replays nothing."""
 
-    def shares(self, tokens: Mapping[str, int], progress: float) -> Mapping[str, float]:
+    def shares(self, tokens: Mapping[str, int], progress: float, feedback: Feedback) -> Mapping[str, float]:
         """The same all the time."""
         return {"target": 1 - self.share, "kept": self.share}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lect.errors import UserError
 from lect.method import OneOf, Range, knobs
-from lect.parts.mixture.kind import Mixture
+from lect.parts.mixture.kind import Feedback, Mixture
 
 if TYPE_CHECKING:
     from lect.artefacts import Document
@@ -37,7 +37,8 @@ class Temperature(Mixture):
     """Rows shared out by size to the power of ``alpha``, which is 1 over what others call the temperature (sec. 3.1).
 
     Documents of the target without a language, or without a source, are one text together. Where all of it has one
-    language, nothing is left to share out but target and kept text. Raises UserError where ``least`` leaves none of it.
+    language, nothing is left to share out but target and kept text; ``corpus/language`` names several languages of the
+    target where its knob ``own_share`` says so. Raises UserError where ``least`` leaves no text.
     """
 
     by: Annotated[str, OneOf("language", "source")] = "language"
@@ -55,7 +56,7 @@ class Temperature(Mixture):
             return "kept"
         return f"target {document.language if self.by == 'language' else document.source}".strip()
 
-    def shares(self, tokens: Mapping[str, int], progress: float) -> Mapping[str, float]:
+    def shares(self, tokens: Mapping[str, int], progress: float, feedback: Feedback) -> Mapping[str, float]:
         """The same all the time: q = p^alpha / sum of p^alpha (sec. 3.1), times what kept text leaves."""
         powers = {name: n**self.alpha for name, n in tokens.items() if name != "kept" and n >= self.least}
         if not powers:

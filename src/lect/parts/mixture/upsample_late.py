@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from lect.method import Range, knobs
-from lect.parts.mixture.kind import Mixture
+from lect.parts.mixture.kind import Feedback, Mixture
 
 CARD = {
     "title": "Domain upsampling at the end of training",
@@ -42,7 +42,7 @@ class UpsampleLate(Mixture):
     kept_late: Annotated[float, Range(at_least=0, below=1)] = 0.1
     """The same in the last phase, in (0, 1); some should stay, so that the text does not shift all at once."""
 
-    def shares(self, tokens: Mapping[str, int], progress: float) -> Mapping[str, float]:
+    def shares(self, tokens: Mapping[str, int], progress: float, feedback: Feedback) -> Mapping[str, float]:
         """A step at ``1 - duration``."""
         kept = self.kept_before if progress < 1 - self.duration else self.kept_late
         return {"target": 1 - kept, "kept": kept}

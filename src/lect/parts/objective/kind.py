@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an objective does: what of a document the model reads, and how much each token counts."""
+"""What an objective does: what of a document the model reads, how much each token counts, who teaches beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @knobs
 class Objective(PartMethod):
-    """Changes documents before they are read, or the weights of tokens once their losses are known; or both."""
+    """Changes documents before they are read, the weights of tokens once their losses are known, or their targets."""
 
     weighs: ClassVar[bool] = False
     """Whether ``weights`` is asked; without it every token counts the same."""
@@ -32,3 +32,11 @@ class Objective(PartMethod):
         flows through them.
         """
         raise NotImplementedError
+
+    def teacher(self) -> str:
+        """The model whose predictions are learnt beside the text, as the user names models; empty is none."""
+        return ""
+
+    def soft(self, progress: float) -> tuple[float, float]:
+        """The teacher's share of the loss at ``progress``, from 0 to 1, and what its logits are divided by."""
+        return 0.0, 1.0

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lect.errors import UserError
-from lect.method import Range, knobs
-from lect.parts.packing.kind import Packing, Sequence
+from lect.method import knobs
+from lect.parts.packing.kind import Frame, Joining, Sequence
 
 CARD = {
     "title": "Best-fit packing",
@@ -23,10 +21,9 @@ CARD = {
         "the place of an open sequence is found in a sorted list of the rooms left, not in a segment tree",
         "documents of equal length change places from epoch to epoch, and batches are shuffled; documents of rare"
         " lengths meet the same neighbours again (one_document's window avoids that)",
-        "lengths count a tokenizer with one first and one last token; others leave a place open for each document",
         "whether the paper's models see across the documents of a sequence could not be verified; it names no mask",
     ],
-    "version": 1,
+    "version": 2,
     "off": None,
     "needs": [],
     "xfail": {},
@@ -34,47 +31,29 @@ CARD = {
 
 
 @knobs
-class BestFit(Packing):
+class BestFit(Joining):
     """Rows with next to no padding, in which only documents above the longest length are cut."""
 
-    isolate: bool = True
-    """Whether documents laid together are sequences of their own; false joins them to one sequence."""
-    length: Annotated[int | None, Range(at_least=8, at_most=1_048_576)] = None
-    """Length of a sequence in tokens, at most max_length; null is max_length, and needs isolate to be true."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.isolate and self.length is None:
-            raise UserError(
-                "packing best_fit: isolate is false and length is null; set length to the step's max_length"
-            )
-
-    def cut(self, lengths: NDArray[np.int64], longest: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def cut(self, lengths: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
         """Long documents as pieces of the greatest length and a rest (sec. 3.1, step 1)."""
-        reach = longest + 1
-        if not self.isolate and self.length is not None and self.length > reach:
-            raise UserError(
-                f"packing best_fit: length {self.length} is above the longest sequence of {reach}; lower it"
-            )
-        most = min(self.length or reach, reach)
         pieces: list[tuple[int, int, int]] = []
         for document, length in enumerate(lengths.tolist()):
             start = 0
             while start < length:
-                stop = length if length - start < most else min(start + min(most, longest), length - 1)
+                stop = start + (frame.take(length - start, frame.longest) or length - start)
                 pieces.append((document, start, stop))
                 start = stop
         return np.array(pieces, dtype=np.int64).reshape(-1, 3)
 
-    def pack(self, lengths: NDArray[np.int64], room: int, rng: np.random.Generator) -> list[list[Sequence]]:
+    def pack(self, sizes: NDArray[np.int64], frame: Frame, rng: np.random.Generator) -> list[list[Sequence]]:
         """Best-fit-decreasing over all pieces (sec. 3.1, step 2); joined sequences are laid into batches alike."""
-        order = rng.permutation(len(lengths))
+        order = rng.permutation(len(sizes))
         if self.isolate:
-            rows = [[(int(order[p]),) for p in row] for row in best_fit(lengths[order], room, 0)]
+            rows = [[(int(order[p]),) for p in row] for row in best_fit(sizes[order], frame.room, 0)]
         else:
-            joined = best_fit(lengths[order], min(self.length or room, room), 1)
-            places = np.array([lengths[order[s]].sum() + len(s) - 1 for s in joined], dtype=np.int64)
-            rows = [[tuple(order[joined[s]].tolist()) for s in row] for row in best_fit(places, room, 0)]
+            joined = [order[row] for row in best_fit(sizes[order], frame.longest, frame.unread)]
+            places = np.array([frame.joined(sizes[members]) for members in joined], dtype=np.int64)
+            rows = [[tuple(joined[n].tolist()) for n in row] for row in best_fit(places, frame.room, 0)]
         return [rows[n] for n in rng.permutation(len(rows))]
 
 

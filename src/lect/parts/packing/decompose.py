@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lect.method import Range, knobs
-from lect.parts.packing.kind import Packing, Sequence
+from lect.parts.packing.kind import Frame, Packing, Sequence, in_turn
 
 CARD = {
     "title": "Dataset decomposition with a curriculum of lengths",
@@ -23,10 +23,8 @@ CARD = {
         "cycles are counted per epoch of the text, because a packing does not know how long the run will be",
         "the odds are those of the authors' code and its documentation: growth 1 is their uniform curriculum and 2 is"
         " Grow-P2; Grow-Linear, which is no power, is left out",
-        "lengths count the places of a tokenizer with one first and one last token; with fewer, a sequence is short by"
-        " one place, and a batch still holds as many of them",
     ],
-    "version": 1,
+    "version": 2,
     "off": None,
     "needs": [],
     "xfail": {},
@@ -44,42 +42,40 @@ class Decompose(Packing):
     cycles: Annotated[int, Range(at_least=1, at_most=10_000)] = 8
     """How often an epoch goes from short to long; each cycle has an equal share of every bucket."""
 
-    def cut(self, lengths: NDArray[np.int64], longest: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The binary decomposition of each document with its end, longest pieces first (sec. 2.1).
+    def cut(self, lengths: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
+        """The binary decomposition of each document's places, longest pieces first (sec. 2.1).
 
-        A last piece that would hold nothing but the end takes a token from the one before.
+        A last piece that would hold no token of the text takes one from the piece before.
         """
-        top = (longest + 1).bit_length() - 1
+        top = frame.longest.bit_length() - 1
         least = 1 << min(self.smallest.bit_length() - 1, top)
         pieces: list[tuple[int, int, int]] = []
         for document, length in enumerate(lengths.tolist()):
             start = 0
             while start < length:
-                rest = length + 1 - start
-                power = 1 << min(rest.bit_length() - 1, top)
-                places = power if power >= least else rest
-                stop = min(start + min(places, longest), length)
-                if stop == length and places < rest:
-                    stop -= 1
+                rest = length - start
+                power = 1 << min(max(1, frame.places(rest, True)).bit_length() - 1, top)
+                stop = start + ((frame.take(rest, power) if power >= least else rest) or rest)
                 pieces.append((document, start, stop))
                 start = stop
         return np.array(pieces, dtype=np.int64).reshape(-1, 3)
 
-    def pack(self, lengths: NDArray[np.int64], room: int, rng: np.random.Generator) -> list[list[Sequence]]:
+    def pack(self, sizes: NDArray[np.int64], frame: Frame, rng: np.random.Generator) -> list[list[Sequence]]:
         """Batches of one bucket each, drawn cycle by cycle (sec. 2.2)."""
-        if not len(lengths):
+        if not len(sizes):
             return []
         low = self.smallest.bit_length() - 1
-        powers = np.maximum(np.rint(np.log2(lengths)).astype(np.int64), low)
-        order = rng.permutation(len(lengths))
+        powers = np.maximum(np.rint(np.log2(sizes)).astype(np.int64), low)
+        order = rng.permutation(len(sizes))
         buckets: dict[int, list[list[Sequence]]] = {}
         rests: list[int] = []
         for power in np.unique(powers)[::-1].tolist():
-            rows, left = _in_turn(order[powers[order] == power].tolist(), lengths, room)
-            if left >= 1 << power:
-                rests += rows.pop()
-            buckets[power] = [[(piece,) for piece in row] for row in rows]
-        for row in _first_fit(rests, lengths, room):
+            members = order[powers[order] == power]
+            rows = [members[row] for row in in_turn(sizes[members], frame.room)]
+            if frame.room - sizes[rows[-1]].sum() >= 1 << power:
+                rests += rows.pop().tolist()
+            buckets[power] = [[(piece,) for piece in row.tolist()] for row in rows]
+        for row in _first_fit(rests, sizes, frame.room):
             buckets[int(powers[row[0]])].append([(piece,) for piece in row])
         for rows_of_bucket in buckets.values():
             rng.shuffle(rows_of_bucket)
@@ -107,25 +103,12 @@ class Decompose(Packing):
         return batches
 
 
-def _in_turn(pieces: list[int], lengths: NDArray[np.int64], room: int) -> tuple[list[list[int]], int]:
-    """Rows filled with the pieces in their order, and what is left of the last one's room."""
-    rows: list[list[int]] = []
-    left = 0
-    for piece in pieces:
-        if not rows or lengths[piece] > left:
-            rows.append([])
-            left = room
-        rows[-1].append(piece)
-        left -= int(lengths[piece])
-    return rows, left
-
-
-def _first_fit(pieces: list[int], lengths: NDArray[np.int64], room: int) -> list[list[int]]:
+def _first_fit(pieces: list[int], sizes: NDArray[np.int64], room: int) -> list[list[int]]:
     """Rows in which each piece, in its order, stands in the first that has room for it."""
     rows: list[list[int]] = []
     left: list[int] = []
     for piece in pieces:
-        size = int(lengths[piece])
+        size = int(sizes[piece])
         row = next((n for n, free in enumerate(left) if free >= size), len(rows))
         if row == len(rows):
             rows.append([])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lect.method import Range, knobs
-from lect.parts.packing.kind import Packing, Sequence
+from lect.parts.packing.kind import Frame, Packing, Sequence
 
 CARD = {
     "title": "One document per sequence, batches filled by best fit",
@@ -33,22 +33,22 @@ class OneDocument(Packing):
     window: Annotated[int, Range(at_least=1, at_most=100_000)] = 256
     """How many shuffled pieces best fit may choose from, in pieces; 1 keeps the shuffled order exactly."""
 
-    def pack(self, lengths: NDArray[np.int64], room: int, rng: np.random.Generator) -> list[list[Sequence]]:
+    def pack(self, sizes: NDArray[np.int64], frame: Frame, rng: np.random.Generator) -> list[list[Sequence]]:
         """Fill each batch from the oldest waiting piece, then with the longest that still fits (sec. 3.1)."""
-        order = rng.permutation(len(lengths)).tolist()
-        sizes: list[int] = lengths.tolist()
+        order = rng.permutation(len(sizes)).tolist()
+        places: list[int] = sizes.tolist()
         coming = iter(order)
         waiting = [piece for _, piece in zip(range(self.window), coming, strict=False)]
         batches: list[list[Sequence]] = []
         while waiting:
             piece = waiting.pop(0)
             batch: list[Sequence] = [(piece,)]
-            left = room - sizes[piece]
+            left = frame.room - places[piece]
             waiting.extend(p for _, p in zip(range(1), coming, strict=False))
-            while fitting := [i for i, p in enumerate(waiting) if sizes[p] <= left]:
-                piece = waiting.pop(max(fitting, key=lambda i: sizes[waiting[i]]))
+            while fitting := [i for i, p in enumerate(waiting) if places[p] <= left]:
+                piece = waiting.pop(max(fitting, key=lambda i: places[waiting[i]]))
                 batch.append((piece,))
-                left -= sizes[piece]
+                left -= places[piece]
                 waiting.extend(p for _, p in zip(range(1), coming, strict=False))
             batches.append(batch)
         return batches

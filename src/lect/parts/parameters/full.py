@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from lect.method import knobs
 from lect.parts.parameters.kind import Parameters
 
@@ -23,7 +21,3 @@ CARD = {
 @knobs
 class Full(Parameters):
     """The whole model is trained."""
-
-    def trained(self, shapes: Mapping[str, tuple[int, ...]], round_: int, seed: int) -> Collection[str]:
-        """All of them."""
-        return shapes.keys()

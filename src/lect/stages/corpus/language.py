@@ -82,6 +82,10 @@ class Language(CorpusFilter):
     ``least_bytes``, and its byte trigrams surprise a model of the role's own texts more than ``deviations`` standard
     deviations (1.4826 median absolute deviations) above these texts' median: a dialect that the identifier takes
     for a neighbour language reads like the rest and stays. What is unsure or short stays with language ``und``.
+
+    With ``own_share`` a role may have several languages: all that have this share of its bytes. Their documents stay
+    and keep their languages, which mixtures by language go by; a document surely in another language must surprise the
+    models of all of them, else it gets the language that it surprises least.
     """
 
     confidence: Annotated[float, Range(above=0, below=1)] = 0.95
@@ -92,6 +96,8 @@ class Language(CorpusFilter):
     """Share of a role's bytes that must be surely in one language for it to be the role's."""
     deviations: Annotated[float, Range(above=0)] = 4.0
     """How far, in standard deviations, a document must read unlike the role's own text."""
+    own_share: Annotated[float | None, Range(above=0, at_most=1)] = None
+    """Share of a role's bytes that makes every language that has it the role's own; null leaves one language a role."""
 
     def verdicts(self, run: Run, corpus: Corpus) -> Iterator[Verdict]:
         """Name every document's language; drop ``language:xx``."""
@@ -99,21 +105,25 @@ class Language(CorpusFilter):
         sizes: dict[str, Counter[str]] = defaultdict(Counter)
         for document, name in zip(corpus.documents(), names, strict=True):
             sizes[document.role][name] += len(document.text.encode())
-        own = {role: self.majority_of(size) for role, size in sizes.items()}
+        own = {role: self.own(size) for role, size in sizes.items()}
         for role, size in sorted(sizes.items()):
             shares = {name: round(n / sum(size.values()), 4) for name, n in size.most_common(8)}
-            run.fact(**{f"language_{role}": {"language": own[role] or "scattered", "shares": shares}})
+            run.fact(**{f"language_{role}": {"language": " ".join(own[role]) or "scattered", "shares": shares}})
             if not own[role]:
-                run.say(f"{role}: no language has {self.majority:.0%} of the text; every document is kept")
-        profiles = {role: self.profile(corpus, names, role, name) for role, name in own.items() if name}
+                run.say(f"{role}: no language has {self.least_share:.0%} of the text; every document is kept")
+        profiles = {
+            role: {name: self.profile(corpus, names, role, name) for name in mine} for role, mine in own.items()
+        }
         for document, name in zip(corpus.documents(), names, strict=True):
             mine = own[document.role]
-            if mine and name not in (mine, "und"):
-                profile, limit = profiles[document.role]
-                if profile.surprise(document.text) > limit:
+            if mine and name not in (*mine, "und"):
+                known = profiles[document.role]
+                excess = {one: profile.surprise(document.text) - limit for one, (profile, limit) in known.items()}
+                nearest = min(mine, key=lambda one: excess[one])
+                if excess[nearest] > 0:
                     yield replace(document, language=name), f"language:{name}"
                     continue
-                name = mine
+                name = nearest
             yield replace(document, language=name if mine else "und"), None
 
     def sure(self, text: str) -> str:
@@ -123,10 +133,16 @@ class Language(CorpusFilter):
         name, likelihood = likeliest_language(text[:NAMED])
         return "und" if likelihood < self.confidence or name in NAMELESS else name
 
-    def majority_of(self, size: Counter[str]) -> str:
-        """The language of most bytes, or "" when none has enough of them."""
-        best = max((name for name in size if name != "und"), key=lambda name: size[name], default="")
-        return best if best and size[best] >= self.majority * sum(size.values()) else ""
+    @property
+    def least_share(self) -> float:
+        """The share of a role's bytes that its own language has at least."""
+        return self.majority if self.own_share is None else self.own_share
+
+    def own(self, size: Counter[str]) -> list[str]:
+        """The languages with enough bytes, the largest first; without ``own_share`` one at most."""
+        most = sorted((name for name in size if name != "und"), key=lambda name: -size[name])
+        own = [name for name in most if size[name] >= self.least_share * sum(size.values())]
+        return own[:1] if self.own_share is None else own
 
     def profile(self, corpus: Corpus, names: list[str], role: str, own: str) -> tuple[Profile, float]:
         """A model of the role's texts in its own language, and the surprise past which a text is foreign."""

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods that are put to the test, and what each promises; a new one is one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def claim(part: str, knobs: dict[str, Any] | None = None, on: str = "target", bound: float = 0.0) -> dict[str, Any]:
+    """A part in its slot, and its promise: bits per byte of ``on``, relative to the baseline, at most ``bound``."""
+    kind, name = part.split("/")
+    return {"part": part, "with": {kind: {"use": name, "with": knobs or {}}}, "on": on, "bound": bound}
+
+
+# Parts that promise as good a model with fewer moving or remaining weights have a bound of one per cent.
+CLAIMS: dict[str, dict[str, Any]] = {
+    "baseline": {"part": None, "with": {}, "on": "target", "bound": None},
+    "cosine": claim("schedule/cosine"),
+    "power": claim("schedule/power"),
+    "infinite": claim("schedule/infinite"),
+    "rewarm": claim("schedule/rewarm"),
+    "temperature": claim("mixture/temperature", {"by": "source"}),
+    "upsample_late": claim("mixture/upsample_late"),
+    "reweight": claim("objective/reweight"),
+    "domain_prefix": claim("objective/domain_prefix"),
+    "half": claim("parameters/half", on="kept"),
+    "sparse_then_dense": claim("parameters/sparse_then_dense", {"pick": "magnitude", "sparsity": 0.5}, bound=0.01),
+    "prune": claim("parameters/prune", bound=0.01),
+}
