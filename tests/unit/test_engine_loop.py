@@ -11,6 +11,8 @@ from lect.engine.data import lay
 from lect.engine.loop import Loop, Record
 from lect.engine.train import attention_width, matmul_parameters, split_step
 from lect.errors import UserError
+from lect.method import Run
+from lect.parts.parameters.kind import Parameters
 from lect.parts.schedule.kind import Moment
 from lect.testing import pico
 
@@ -77,6 +79,59 @@ def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
             assert value == pytest.approx(total, rel=1e-5)
             for name, grad in expected.items():
                 torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)
+
+
+class Kept(Watcher):
+    """A watcher with what a round of parameters wants."""
+
+    def __init__(self, live):
+        super().__init__(live)
+        self.master = {}
+
+    def mask(self, kept):
+        assert kept == {}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_stands_still_has_no_gradient(compiled):
+    """Uncompiled all of it; compiled only what stands still in all layers. The rest is as without a choice."""
+    live, _ = pico.build("llama")
+    names = [name for name, _ in live.named_parameters()]
+    still = {n for n in names if "k_proj" in n or "layers.1.mlp.up_proj" in n}
+    frozen = {n for n in still if "k_proj" in n} if compiled else still
+
+    class Chosen(Parameters):
+        def trained(self, shapes, round_, seed):
+            return [n for n in shapes if n not in still]
+
+    found = {}
+    with opened(live) as body:
+        for part in (None, Chosen()):
+            watcher = Kept(live)
+            loop = Loop(
+                run=Run(folder=None, scratch=None),
+                body=body,
+                optimizer=watcher,
+                data=Fixed([lay(SEQUENCES, 80, 0.0, (), "cpu")]),
+                probes={},
+                schedules=[],
+                rows=1,
+                batch_tokens=80,
+                compile=compiled,
+                evaluations=1,
+                checkpoint_seconds=1,
+                matmul_parameters=1,
+                attention_width=1,
+                parameters=part,
+            )
+            loop._step(0, 1, Moment(40, 80, 80))
+            found[part] = watcher.grads
+            wanted = {n for n, p in live.named_parameters() if not p.requires_grad}
+            assert wanted == (frozen if part else set())
+    whole, some = found.values()
+    assert whole.keys() == {*names} and some.keys() == whole.keys() - still
+    assert all(torch.equal(some[n], whole[n]) for n in some)
+    assert all(p.grad is None for p in live.parameters())
 
 
 def test_operations_counted_as_a_loop_would():

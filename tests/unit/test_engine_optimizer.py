@@ -132,3 +132,18 @@ def test_rows_of_one_table_move_each_at_their_own_rate():
     assert torch.equal(table[[0, 1, 2, 6, 7, 8, 9]], parts[0])
     assert torch.equal(table[3:6], parts[1])
     assert len(shared.named()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masked_entries_are_zero_with_their_moments_and_stay_so_without_a_gradient(dtype):
+    pair = parameters()
+    optimizer = build(pair, dtype=dtype)
+    optimizer.step(1, [1.0, 1.0], gradients(0), 1.0)
+    kept = torch.rand(30, 20, generator=torch.Generator().manual_seed(1)) < 0.3
+    optimizer.mask({"matrix": kept})
+    grads = gradients(1)
+    optimizer.step(2, [1.0, 1.0], grads | {"matrix": grads["matrix"] * kept}, 1.0)
+    state = optimizer.state()
+    for tensor in (pair[0].data, *(state[f"{kind}/matrix"] for kind in ("master", "first", "second"))):
+        assert not tensor[~kept].any()
+        assert tensor[kept].all()

@@ -106,3 +106,29 @@ def _new(
         plan["laps"] = laps
     write_json(run.scratch / "plan.json", plan)
     return plan
+
+
+def planned_steps(minutes: float, spent: float, step_seconds: float, evaluation_steps: float) -> int:
+    """Steps that fit into ``minutes`` after ``spent`` seconds; evaluations count as so many steps more.
+
+    Fewer than ``FEWEST_STEPS`` is a UserError that says how many minutes would do.
+    """
+    steps = int((minutes * 60 - spent) / step_seconds - evaluation_steps)
+    if steps < FEWEST_STEPS:
+        least = (spent + (FEWEST_STEPS + evaluation_steps) * step_seconds) / 60
+        raise UserError(
+            f"minutes: {minutes:g} is too short: getting ready took {spent:.0f} s and a step takes "
+            f"{step_seconds:.1f} s; give at least {math.ceil(least * 10) / 10:g}, or set compile to false"
+        )
+    return steps
+
+
+def machine_state(loop: Loop) -> dict[str, Any]:
+    """What must be the same for a resumed run to be bit-identical."""
+    return {
+        "threads": torch.get_num_threads(),
+        "processes": loop.world.size,
+        "compiled": loop.compile,
+        "layout": loop.body.layout,
+        "torch": torch.__version__,
+    }

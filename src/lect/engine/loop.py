@@ -159,6 +159,7 @@ class Loop:
         self.body.uncompile()
         self.kernels = loss.PLAIN
         self.optimizer.kernel, self.optimizer.squares = update, squares
+        self._turns = {}
         for _, parameter in self.optimizer.named():
             parameter.grad = None
 
@@ -302,12 +303,24 @@ class Loop:
             named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
             found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
             self._turns = {turn: frozenset(found)}
+            if self.world.size == 1:  # FSDP2 fixes at its start which tensors have gradients
+                self._freeze(self._turns[turn])
         if self.parameters and at and turn != self.record.round:
             kept = self.parameters.kept(self.optimizer.whole(), turn, self.run.seed)
             self.masks = {name: mask[slice(*self.world.part(len(mask)))] for name, mask in kept.items()}
             self.optimizer.mask(self.masks)
             self.record.round = turn
         return self._turns[turn]
+
+    def _freeze(self, trained: Collection[str]) -> None:
+        """Let no gradient be computed for what stands still.
+
+        Compiled layers share their code, and another set of moving tensors needs other code: there a tensor of a layer
+        is frozen only where its like stands still in all layers.
+        """
+        alike = {_unnumbered(name) for name in trained} if self.compile else set()
+        for name, parameter in self.optimizer.named():
+            parameter.requires_grad_(name in trained or _unnumbered(name) in alike)
 
     def _weigh(self, batch: Batch, progress: float) -> loss.Weigh | None:
         """What the objective makes of the losses of a row's tokens; padding keeps its weight of zero."""
@@ -406,3 +419,8 @@ class Loop:
         self.masks = {name: tensors[key].to(where) for key, (name, where) in places.items() if key in tensors}
         self.record = Record(**state)
         self.run.say(f"goes on from step {self.record.step}")
+
+
+def _unnumbered(name: str) -> str:
+    """The name of a tensor without the number of its layer."""
+    return ".".join(part for part in name.split(".") if not part.isdecimal())

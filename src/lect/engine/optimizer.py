@@ -144,10 +144,11 @@ class AdamW:
         return self.master if self.world.size == 1 else Gathered(dict(self.named()))
 
     def release(self) -> None:
-        """Make the masters the live weights."""
+        """Make the masters the live weights, and let each have a gradient again."""
         for name, parameter in self.named():
             if self.world.size == 1:
                 parameter.data = self.master[name]
+            parameter.requires_grad_(True)
             parameter.grad = None
 
     def reset(self) -> None:

@@ -68,9 +68,12 @@ def train(
         ends = Ends.of(tokenizer)
         data = _data(run, tokenizer, corpus, settings, ends, longest, room)
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
+        multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
         texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
         with (
             _teacher(run, tokenizer, body, settings, here) as (teacher, name),
+            settings.parameters.opened(live, run.seed),
+            _narrowed(live, settings.dtype if here.size == 1 else torch.float32),
             sharded(here, body, settings.dtype) as shards,
             _optimizer(shards, settings, stretches(new_rows), here) as (optimizer, schedules),
         ):
@@ -90,8 +93,8 @@ def train(
                 compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
-                matmul_parameters=matmul_parameters(shards.live, shards),
-                attention_width=attention_width(shards.live, shards),
+                matmul_parameters=multiplied,
+                attention_width=attended,
                 world=here,
                 whole=shards.whole,
             )
@@ -300,8 +303,28 @@ class _After:
 
 
 @contextmanager
+def _narrowed(live: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters that want no gradient in the compute type; afterwards each is as it was, bit for bit.
+
+    The old one is kept only where rounding would lose something.
+    """
+    held: list[tuple[nn.Parameter, torch.Tensor | None, torch.dtype]] = []
+    for parameter in live.parameters():
+        if not parameter.requires_grad:
+            narrow = parameter.data.to(dtype)
+            same = torch.equal(narrow.to(parameter.dtype), parameter.data)
+            held.append((parameter, None if same else parameter.data, parameter.dtype))
+            parameter.data = narrow
+    try:
+        yield
+    finally:
+        for parameter, data, before in held:
+            parameter.data = parameter.data.to(before) if data is None else data
+
+
+@contextmanager
 def _optimizer(body: Body, settings: Settings, new: Stretches, world: World) -> Iterator[tuple[AdamW, list[Rates]]]:
-    """Put the live weights into the compute type; afterwards they are the fp32 masters again.
+    """Put the weights that want a gradient into the compute type; afterwards they are the fp32 masters again.
 
     Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
     that moves.
@@ -313,6 +336,8 @@ def _optimizer(body: Body, settings: Settings, new: Stretches, world: World) -> 
     kinds: dict[str, list[tuple[str, nn.Parameter]]] = {"new": [], "embeddings": [], "matrices": [], "vectors": []}
     tables: dict[str, list[tuple[str, nn.Parameter]]] = {"other": []}
     for name, parameter in live.named_parameters():
+        if not parameter.requires_grad:
+            continue
         kind = "embeddings" if id(parameter) in embeddings else "matrices" if parameter.ndim > 1 else "vectors"
         if kind == "embeddings" and new and len(parameter) != rows:
             tables["other"].append((name, parameter))  # positions and the like

@@ -18,7 +18,8 @@ CARD = {
     "differs": [
         "rounds are equal parts of one run, where the paper's are one fine-tuning after another, each with its own "
         "data; a run of one round, the default, is one of those",
-        "gradients of what stands still are computed and thrown away: the paper's saving of time is not there",
+        "compiled layers share their code, so that there gradients of what stands still are computed and thrown away; "
+        "uncompiled they are not",
         "AdamW's moments of a tensor outlast the rounds in which it stands still",
         "a bias goes with its matrix; norms of queries and keys count as norms; what a model stores as one matrix "
         "(GPT-2's queries, keys and values) is one",

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lect.errors import UserError
@@ -19,6 +20,15 @@ class Parameters(PartMethod):
 
     Everything here is a pure function, so that a resumed run is the same run.
     """
+
+    @contextmanager
+    def opened(self, live: Any, seed: int) -> Iterator[None]:
+        """The model as it is trained: inside, maybe with other modules; afterwards plain, with what they learnt.
+
+        Parameters that want no gradient inside stand still for the whole run and have no moments. Entered with fp32
+        weights, and left with them; an exception leaves the old modules too.
+        """
+        yield
 
     def round(self, progress: float) -> int:
         """The number of the round (from 0) when ``progress`` (0 to 1) of the run is behind; by default one round."""

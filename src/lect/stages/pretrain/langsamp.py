@@ -83,7 +83,9 @@ class Langsamp(PretrainStep):
     checkpoint_seconds: Annotated[float, Range(above=0, at_most=1_000_000)] = 300.0
     """Time between checkpoints, in seconds; a killed run loses at most this much."""
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
-    """Number format of the compute; master weights and moments are fp32 in either case."""
+    """Number format of the compute; master weights are fp32 in either case."""
+    moments: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
+    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
     evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
     """How often bits a masked token are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
