@@ -283,6 +283,8 @@ class Run:
     """Empty and temporary: the step writes its artefact here."""
     scratch: Path
     """Survives a kill: checkpoints go here."""
+    logs: Path | None = None
+    """Survives the run: curves for trackers go here; None is a folder in ``scratch``."""
     seed: int = 0
     device: str = "cpu"
     limits: Mapping[str, float] = field(default_factory=dict)

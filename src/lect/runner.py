@@ -3,6 +3,7 @@
 
 A run folder holds ``recipe.yaml`` (resolved), ``record.json``, ``report.json``, ``report.html``, what steps publish
 (``model/``, ``model.gguf``), and ``steps/<label>-<fingerprint>/`` with ``out/`` (the artefact) and ``step.json``.
+``logs/<label>-<fingerprint>/`` has the curves of steps that were asked to track themselves.
 A step is written under a temporary name, flushed and renamed: a half-written one is never taken for a whole one.
 Budgets of gates are no part of a fingerprint: other budgets judge the same measurements anew.
 """
@@ -114,6 +115,7 @@ def _step(
         context = Run(
             folder=temporary / "out",
             scratch=scratch,
+            logs=folder / "logs" / home.name,
             seed=recipe.seed,
             device=machine.device(),
             limits=limits,

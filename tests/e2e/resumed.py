@@ -37,14 +37,14 @@ def attempt(home: Path, stop: str) -> None:
             print(text, flush=True)
 
         def progress(self, done, total, unit, values) -> None:
-            if kind == "step" and done == int(numbers[0]):
+            if kind == unit == "step" and done == int(numbers[0]):
                 die()
 
         def gate(self, gate) -> None:
             assert gate.passed, gate
 
     if kind == "write":
-        moments = {"tensors": "write_json", "sums": "sha256", "rename": "_flush"}
+        moments = {"tensors": "write_json", "sums": "sha256", "rename": "flush"}
         name = moments[numbers[1]]
         original = getattr(checkpoint, name)
 

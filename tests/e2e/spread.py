@@ -28,7 +28,7 @@ from lect.registry import build_step
 
 KNOBS = {"tokens": 64 * 8, "batch_tokens": 64, "row_tokens": 16, "evaluation_tokens": 64, "evaluations": 2}
 KNOBS |= {"checkpoint_seconds": 1e-9, "compile": False, "precision": "fp32", "weight_decay": 0.1}
-KNOBS |= {"learning_rate": 1e-3, "new_row_learning_rate": 1e-2}
+KNOBS |= {"learning_rate": 1e-3, "new_row_learning_rate": 1e-2, "parameters": "sparse_then_dense"}
 
 
 def show(*words: object) -> None:

@@ -151,3 +151,30 @@ def test_every_claim_is_a_method_that_takes_its_knobs() -> None:
 
     for told in claims.CLAIMS.values():
         assert build_step("pretrain/continue", {**claims.SHARED["knobs"], **told["with"]})
+
+
+def test_a_packing_holds_where_it_keeps_both_promises() -> None:
+    from bench.pretrain import packing
+
+    from lect.registry import build_step
+
+    for module in packing.variants().values():
+        for which in ("packing", "baseline"):
+            assert build_step("pretrain/continue", {**module.CONFIG["knobs"], "packing": module.CONFIG[which]})
+
+    def judged(bits: list[float], rates: list[float], faster: float | None) -> tuple[str, float]:
+        plain = {"target": 2.0, "kept": 2.0, "bytes_per_second": 100.0}
+        rounds = [
+            {"baseline": plain, "packing": {"target": b, "kept": 2.0, "bytes_per_second": r}}
+            for b, r in zip(bits, rates, strict=True)
+        ]
+        found = packing.judged(rounds, faster)
+        return found["verdict"], found["figures"]["bytes_per_second_ratio"]
+
+    fewer, as_many = [1.90, 1.91, 1.92], [1.90, 2.01, 2.02]
+    assert judged(fewer, [140, 141, 139], 1.3) == ("holds", 1.4)
+    assert judged(fewer, [140, 100, 131], 1.3) == ("holds weakly", 1.31)
+    assert judged(as_many, [140, 141, 139], 1.3)[0] == "holds weakly"
+    assert judged([2.1, 2.2, 2.3], [140, 141, 139], 1.3)[0] == "does not hold here"
+    assert judged(fewer, [110, 111, 109], 1.3)[0] == "does not hold here"
+    assert judged(fewer, [110, 111, 109], None)[0] == "holds"

@@ -142,3 +142,51 @@ def test_compiled_layers_give_the_same_states_and_share_their_code():
         torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-4)
     assert attention.Kernels.weigh is attention.weigh, "compiled kernels were left behind"
     torch.compiler.reset()
+
+
+def gradients(family, recompute, flat, compiled=False):
+    """Gradients of all weights, the bytes saved for the backward pass, and how often layers were run."""
+    live, _ = pico.build(family)
+    saved, calls = [0], [0]
+
+    def pack(tensor):
+        saved[0] += tensor.numel() * tensor.element_size()
+        return tensor
+
+    def count(*_):
+        calls[0] += 1
+
+    with opened(live, flat=flat) as body:
+        body.recompute(recompute)
+        if compiled:
+            body.compile()
+        else:
+            body.layers[0].register_forward_pre_hook(count)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            states_td = body.hidden(Row.of(DOCUMENTS))
+        states_td.pow(2).sum().backward()
+    assert all(layer._compiled_call_impl is None for layer in body.layers), "left as it was"
+    grads = {n: p.grad.to_dense() for n, p in live.named_parameters() if p.grad is not None}
+    return grads, saved[0], calls[0]
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("family", pico.CAUSAL)
+def test_layers_run_again_give_the_same_gradients_from_less(family, flat):
+    expected, kept, once = gradients(family, False, flat)
+    found, less, twice = gradients(family, True, flat)
+    assert found.keys() == expected.keys() and (once, twice) == (1, 2)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert less < kept / 5
+
+
+def test_compiled_layers_run_again_too():
+    try:
+        expected, kept, _ = gradients("gemma3", False, True, compiled=True)
+    except Exception as error:
+        pytest.skip(f"nothing compiles here: {type(error).__name__}")
+    found, less, _ = gradients("gemma3", True, True, compiled=True)
+    torch.compiler.reset()
+    for name, grad in expected.items():
+        torch.testing.assert_close(found[name], grad)
+    assert less < kept / 4

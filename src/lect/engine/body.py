@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lect.engine import attention
 from lect.errors import UserError
@@ -64,6 +66,7 @@ class Body:
         self.factor = float(getattr(live.config, "logit_scale", None) or 1.0)
         self.factor /= float(getattr(live.config, "logits_scaling", None) or 1.0)
         self.layout = "rows"
+        self.recomputes = False
 
     @property
     def head(self) -> nn.Parameter:
@@ -96,6 +99,7 @@ class Body:
         """Compile each layer; layers of one kind share their code."""
         for layer in self.layers:
             layer.compile(dynamic=False)
+        self.recompute(self.recomputes)
         attention.Kernels.weigh = torch.compile(attention.weigh, dynamic=True)
         attention.Kernels.slope = torch.compile(attention.slope, dynamic=True)
 
@@ -103,7 +107,19 @@ class Body:
         """Run the layers as written again."""
         for layer in self.layers:
             layer._compiled_call_impl = None
+        self.recompute(self.recomputes)
         attention.Kernels.weigh, attention.Kernels.slope = attention.weigh, attention.slope
+
+    def recompute(self, on: bool) -> None:
+        """Keep of each layer only what goes into it, and run it a second time when its gradients are due.
+
+        The layer runs compiled both times where it is compiled. Nothing is drawn in it, so no random state is kept.
+        """
+        self.recomputes = on
+        for layer in self.layers if on else ():
+            call = layer._compiled_call_impl or layer._call_impl
+            again = partial(checkpoint, call, use_reentrant=False, preserve_rng_state=False)
+            layer._compiled_call_impl = again
 
     def choose_layout(self) -> None:
         """Take the flat layout if documents in it are apart and come out as they do alone; else keep rows."""
@@ -171,6 +187,7 @@ def opened(live: Any, flat: bool = True) -> Iterator[Body]:
         yield body
     finally:
         table.sparse = dense
+        body.recomputes = False
         body.uncompile()
         _switch(live, before)
         live.train(training)

@@ -45,6 +45,7 @@ class Budget:
     moments: str = "fp32"
     evaluations: int
     evaluation_tokens: int
+    tracker: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:

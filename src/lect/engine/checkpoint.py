@@ -50,16 +50,16 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         if world.rank == 0:
             write_json(temporary / STATE, state | {"step": step})
         sums = world.texts(sha256(own))
-        _flush(own)
+        flush(own)
         world.wait()
         if world.rank:
             return
         sums = [*sums, sha256(temporary / STATE)]
         write_json(temporary / MANIFEST, dict(zip([*names, STATE], sums, strict=True)))
         for path in (temporary / STATE, temporary / MANIFEST, temporary):
-            _flush(path)
+            flush(path)
         os.replace(temporary, final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         size = sum(t.numel() * t.element_size() for t in tensors.values())
@@ -123,7 +123,7 @@ def _parts(files: list[Path], world: World) -> dict[str, Tensor]:
     return made
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Ask the system to put a file or a folder's entries on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -8,9 +8,10 @@ a target. So every place in a row has a target, except the padding at its end, w
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,23 @@ CHUNK = 2000
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """Some documents as tokens: ids, bytes and name of each."""
+
+    ids: list[NDArray[np.int32]]
+    bytes: list[int]
+    names: list[str]
+
+
+def encoded_chunks(tokenizer: Any, documents: Iterable[Document]) -> Iterator[Chunk]:
+    """Documents as tokens, in their order and ``CHUNK`` at a time."""
+    rest = iter(documents)
+    while some := list(islice(rest, CHUNK)):
+        ids = [np.asarray(found, dtype=np.int32) for found in encode(tokenizer, [d.text for d in some])]
+        yield Chunk(ids, [byte_count([d.text]) for d in some], [d.id for d in some])
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Documents as tokens: all ids in one array, where each document starts, its bytes, its name."""
 
@@ -43,25 +61,12 @@ class Encoded:
     @classmethod
     def of(cls, tokenizer: Any, documents: Iterable[Document]) -> Encoded:
         """Encode documents in their order; special tokens are neither added nor read out of the text."""
-        ids: list[NDArray[np.int32]] = []
-        sizes: list[int] = []
-        names: list[str] = []
-        texts: list[str] = []
-
-        def flush() -> None:
-            ids.extend(np.asarray(found, dtype=np.int32) for found in encode(tokenizer, texts))
-            sizes.extend(byte_count([text]) for text in texts)
-            texts.clear()
-
-        for document in documents:
-            names.append(document.id)
-            texts.append(document.text)
-            if len(texts) == CHUNK:
-                flush()
-        flush()
+        chunks = list(encoded_chunks(tokenizer, documents))
+        ids = [found for chunk in chunks for found in chunk.ids]
         starts = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)]).astype(np.int64)
         flat = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
-        return cls(flat, starts, np.asarray(sizes, dtype=np.int64), names)
+        sizes = np.asarray([size for chunk in chunks for size in chunk.bytes], dtype=np.int64)
+        return cls(flat, starts, sizes, [name for chunk in chunks for name in chunk.names])
 
     @property
     def tokens(self) -> int:

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from lect import machine
 from lect.engine import checkpoint, loss
 from lect.engine.body import Body, Whole, itself
 from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed, Stream
 from lect.engine.optimizer import AdamW, squares, update
 from lect.engine.spread import ALONE, World, local
+from lect.engine.track import Tracker
 from lect.errors import UserError
 from lect.parts.schedule.kind import Moment
 
@@ -109,6 +111,13 @@ class Loop:
     record: Record = field(default_factory=Record)
     masks: dict[str, Tensor] = field(default_factory=dict)
     """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
+    tracker: Tracker | None = None
+    quantity: str = "bits_per_byte"
+    """What an evaluation is called in the tracker's curves."""
+    matmul_flops: float = 0.0
+    """Operations per second that the machine could do; 0 where nobody measured."""
+    latest: tuple[float, list[float]] = (0.0, [])
+    """Gradient norm and each group's learning rate multiplier of the last step."""
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
     kernels: loss.Kernels = loss.PLAIN
 
@@ -217,8 +226,11 @@ class Loop:
         due = {round(steps * n / max(1, self.evaluations)) for n in range(self.evaluations + 1)}
         whole = True
         try:
+            if self.tracker:
+                self.tracker.begin(self.record.step)
             if not self.record.evaluations:
                 self._evaluate(started)
+                self._track({})
             while self.record.step < steps:
                 step = self.record.step
                 self._measure(marks)
@@ -226,11 +238,12 @@ class Loop:
                 whole = False
                 size = self.batch_tokens
                 value, batches = self._step(step, step + 1, Moment((step + 0.5) * size, steps * size, size))
-                self._count(value, batches, began, started)
+                numbers = self._count(value, batches, began, started)
                 whole = True
-                self._show(steps, value)
                 if step + 1 in due:
                     self._evaluate(started)
+                self._track(numbers)
+                self._show(steps, value)
                 if step + 1 == steps or self.world.told(lambda: time.monotonic() - saved > self.checkpoint_seconds):  # noqa: B023
                     self._save(started)
                     saved = time.monotonic()
@@ -238,6 +251,9 @@ class Loop:
             if whole and self.record.step and self.world.size == 1:
                 self._save(started)
             raise
+        finally:
+            if self.tracker:
+                self.tracker.close()
         self.record.seconds = time.monotonic() - started
         return self.record
 
@@ -278,6 +294,7 @@ class Loop:
             )
         rates = [0.0 if at is None else schedule.rate(at) for schedule in self.schedules]
         self.optimizer.step(count, rates, grads, norm)
+        self.latest = norm, rates
         return total, batches
 
     def _loss(self, batch: Batch, weight: float, progress: float) -> Tensor:
@@ -354,19 +371,24 @@ class Loop:
             cap=self.teacher.cap,
         )
 
-    def _count(self, value: float, batches: list[Batch], began: float, started: float) -> None:
-        """Add a step to the record."""
+    def _count(self, value: float, batches: list[Batch], began: float, started: float) -> dict[str, float]:
+        """Add a step to the record; what a tracker shows of it."""
         record, now = self.record, time.monotonic()
         tokens = sum(batch.tokens for batch in batches)
         attended = sum(batch.attended for batch in batches)
         record.step += 1
         record.tokens += tokens
         record.bytes += sum(batch.bytes for batch in batches)
-        record.flops += training_flops(tokens, self.matmul_parameters, attended, self.attention_width)
+        flops = training_flops(tokens, self.matmul_parameters, attended, self.attention_width)
+        record.flops += flops
         record.step_seconds += now - began
         record.losses.append(
             {"step": record.step, "tokens": record.tokens, "seconds": round(now - started, 3), "loss": value}
         )
+        numbers = {"loss": value, "tokens": record.tokens, "tokens_per_second": tokens / (now - began)}
+        if self.matmul_flops:
+            numbers["utilisation"] = flops / (now - began) / self.matmul_flops
+        return numbers
 
     def _show(self, steps: int, value: float) -> None:
         """The live line."""
@@ -379,6 +401,21 @@ class Loop:
             tokens_per_second=round(record.tokens / record.step_seconds),
             minutes_left=round((steps - record.step) * pace / 60, 1),
         )
+
+    def _track(self, numbers: dict[str, float]) -> None:
+        """Hand the tracker what there is to know of the step that is done, its evaluation included."""
+        if self.tracker is None:
+            return
+        if numbers:
+            norm, rates = self.latest
+            groups = zip(self.optimizer.groups, rates, strict=True)
+            numbers |= {f"learning_rate/{group.kind}": group.learning_rate * rate for group, rate in groups}
+            numbers |= {"gradient_norm": norm, "peak_memory_bytes": machine.peak_memory_bytes()}
+        point = self.record.evaluations[-1]
+        if point["step"] == self.record.step:
+            found = {role: point[role] for role in ("target", "kept")}
+            numbers |= {f"{self.quantity}/{role}": bits for role, bits in found.items() if bits is not None}
+        self.tracker.log(self.record.step, numbers)
 
     def _evaluate(self, started: float) -> None:
         """Bits per byte of the samples, added to the record."""
@@ -404,6 +441,8 @@ class Loop:
         return loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
 
     def _save(self, started: float) -> None:
+        if self.tracker:
+            self.tracker.flush()
         self.record.seconds = time.monotonic() - started
         state = self.optimizer.state() | {f"mask/{name}": mask for name, mask in self.masks.items()}
         checkpoint.save(self.run.scratch, self.record.step, state, asdict(self.record), self.world)

@@ -28,6 +28,8 @@ from lect.engine.budget import Budget, planned
 from lect.engine.data import Batch, Encoded, Ends, Epochs, sample
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.tokens import kept
+from lect.engine.track import opened as tracked
 from lect.engine.train import attention_width, split_step
 from lect.errors import UserError
 from lect.parts.packing.kind import Frame
@@ -204,6 +206,7 @@ def train_masked(
     masked one of the BERT or XLM-R family.
     """
     started = time.monotonic()
+    tracker = tracked(settings.tracker, run, vars(settings))
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id):
         raise UserError("tokenizer: has no mask token or no tokens around a text, so it is not a masked model's")
     documents = [d for role in ROLES for d in corpus.documents(role) if d.split in ("train", "")]
@@ -216,15 +219,14 @@ def train_masked(
         rows, room = split_step(settings.batch_tokens)
         longest = min(settings.max_length, room, _reach(live))
 
-        def stream(some: Sequence[Document], seed: int) -> MaskedStream:
+        def stream(some: Sequence[Document], encoded: Encoded, seed: int) -> MaskedStream:
             names = [[known[tag].index(name(d)) for d in some] for tag, name in tags.items()]
             names_gn = np.asarray(names, dtype=np.int64).reshape(len(tags), len(some))
-            encoded = Encoded.of(tokenizer, some)
             return MaskedStream(
                 encoded, names_gn, settings, tokenizer, longest=longest, room=room, seed=seed, device=run.device
             )
 
-        data = stream(documents, run.seed)
+        data = stream(documents, kept(run, "tokens", key, tokenizer, documents, len(documents)), run.seed)
         if data.encoded.tokens < room:
             raise UserError(
                 f"the text for training has {data.encoded.tokens} tokens, fewer than one batch of {room}; "
@@ -235,7 +237,7 @@ def train_masked(
             some = corpus.documents(role, "calibration")
             cut = sample(tokenizer, some, Ends((0,), (0,)), longest=longest - 1, tokens=settings.evaluation_tokens)
             read = [d for d in cut if all(name(d) in known[tag] for tag, name in tags.items())]
-            if probe := _probe(stream(read, run.seed + 1 + number)):
+            if probe := _probe(stream(read, Encoded.of(tokenizer, read), run.seed + 1 + number)):
                 probes[role] = probe
         with _optimizer(tagged, settings) as (optimizer, schedules):
             loop = Loop(
@@ -252,6 +254,8 @@ def train_masked(
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=_matmul_parameters(live),
                 attention_width=attention_width(live, cast(Any, body)),
+                tracker=tracker,
+                quantity="bits_per_masked_token",
             )
             _, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key, started, step_seconds)
@@ -320,6 +324,7 @@ def _optimizer(tagged: Tagged, settings: MaskedSettings) -> Iterator[tuple[AdamW
     rates = {"tags": settings.tag_learning_rate}
     groups = [
         Group(
+            kind=kind,
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
             learning_rate=rates.get(kind, settings.learning_rate),

@@ -31,6 +31,8 @@ class Group:
     parameters: tuple[torch.nn.Parameter, ...]
     learning_rate: float
     weight_decay: float
+    kind: str = ""
+    """What the curves of its learning rate are called."""
     rows: tuple[tuple[int, int], ...] | None = None
     """First row and row behind the last of each stretch that the group trains; None is all of every parameter."""
 

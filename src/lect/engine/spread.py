@@ -87,6 +87,15 @@ class World:
         codes = self.joined([float(n) for n in value.encode("ascii")])
         return [bytes(map(int, codes[rank :: self.size])).decode("ascii") for rank in range(self.size)]
 
+    def first(self, work: Callable[[], T]) -> T:
+        """What the work gives, which process 0 does first: the others find the files that it leaves."""
+        if self.rank:
+            self.wait()
+            return work()
+        made = work()
+        self.wait()
+        return made
+
     def wait(self) -> None:
         """Until all processes are here."""
         self.total(torch.zeros(1))
@@ -183,6 +192,7 @@ def sharded(world: World, body: Body, dtype: torch.dtype) -> Iterator[Body]:
     twin = copy.deepcopy(live, {id(p): p for p in live.parameters()})
     shards = Body(twin)
     shards.layout = body.layout
+    shards.recompute(body.recomputes)
     mesh = init_device_mesh(torch.device(body.head.device).type, (world.size,))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in shards.layers:

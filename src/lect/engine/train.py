@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batche
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.engine.spread import World, sharded, world
+from lect.engine.tokens import kept
+from lect.engine.track import opened as tracked
 from lect.errors import UserError
 from lect.parts.mixture.kind import Feedback
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from lect.parts.schedule.kind import Moment, Schedule
 
 ROLES = ("target", "kept")
+KINDS = ("new_rows", "embeddings", "embeddings", "matrices", "vectors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class Settings(Budget):
     new_row_schedule: Schedule | None
     compile: bool
     row_tokens: int = ROW_TOKENS
+    activations: str = "keep"
 
 
 def train(
@@ -62,11 +67,13 @@ def train(
     little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
+    tracker = tracked(settings.tracker, run, vars(settings)) if run.process == 0 else None
     with world(run) as here, opened(live) as body:
+        body.recompute(settings.activations == "recompute")
         rows, room = split_step(settings.batch_tokens, settings.row_tokens, here.size)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)
-        data = _data(run, tokenizer, corpus, settings, ends, longest, room)
+        data = here.first(lambda: _data(run, tokenizer, corpus, settings, key, ends, longest, room))
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
         multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
         texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
@@ -97,8 +104,10 @@ def train(
                 attention_width=attended,
                 world=here,
                 whole=shards.whole,
+                tracker=tracker,
             )
             rates = [sum(here.joined([machine.matmul_flops()]))]
+            loop.matmul_flops = rates[0]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
@@ -184,18 +193,25 @@ def _longest(run: Run, live: Any, wanted: int) -> int:
     return wanted
 
 
-def _data(run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, ends: Ends, longest: int, room: int) -> Mixed:
+def _data(
+    run: Run, tokenizer: Any, corpus: Corpus, settings: Settings, key: str, ends: Ends, longest: int, room: int
+) -> Mixed:
     """Rows of all texts of the mixture; too little of one that has a share is a UserError."""
     group = settings.mixture.group
 
     def documents(role: str) -> Iterator[Document]:
         return (settings.objective.document(d) for d in corpus.documents(role) if d.split in ("train", ""))
 
-    owners = {group(document): role for role in reversed(ROLES) for document in documents(role)}
-    encoded = {
-        name: Encoded.of(tokenizer, (d for role in ROLES for d in documents(role) if group(d) == name))
-        for name in sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))
-    }
+    counts: Counter[str] = Counter()
+    owners: dict[str, str] = {}
+    for role in reversed(ROLES):
+        found = Counter(group(document) for document in documents(role))
+        counts += found
+        owners |= dict.fromkeys(found, role)
+    encoded = {}
+    for number, name in enumerate(sorted(owners, key=lambda name: (ROLES.index(owners[name]), name))):
+        some = (d for role in ROLES for d in documents(role) if group(d) == name)
+        encoded[name] = kept(run, f"tokens-{number}", f"{key} {name}", tokenizer, some, counts[name])
     tokens = {name: found.tokens for name, found in encoded.items() if found.tokens}
     target = sum(found.tokens for name, found in encoded.items() if owners[name] == "target")
     if target < room:
@@ -355,16 +371,18 @@ def _optimizer(body: Body, settings: Settings, new: Stretches, world: World) -> 
         (kinds["matrices"], settings.learning_rate, settings.weight_decay, _After(settings.schedule, wait), None),
         (kinds["vectors"], settings.learning_rate, 0.0, _After(settings.schedule, wait), None),
     ]
+    names = [kind for kind, entry in zip(KINDS, plan, strict=True) if entry[0]]
     plan = [entry for entry in plan if entry[0]]
     groups = [
         Group(
+            kind=kind,
             names=tuple(name for name, _ in members),
             parameters=tuple(parameter for _, parameter in members),
             learning_rate=rate,
             weight_decay=decay,
             rows=part,
         )
-        for members, rate, decay, _, part in plan
+        for kind, (members, rate, decay, _, part) in zip(names, plan, strict=True)
     ]
     optimizer = AdamW(groups, world=world, **settings.adam)
     try:

@@ -96,8 +96,10 @@ def load(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") ->
     import torch
 
     check_manifest(folder)
-    empty = outline(folder)
-    _check_tied(folder, empty.config, weight_shapes(folder))
+    config = read_config(folder)
+    shapes = weight_shapes(folder)
+    empty = _outline(folder, config, shapes)
+    _check_tied(folder, empty.config, shapes)
     if (folder / "tokenizer.json").exists():
         _check_ids(_vocabulary(folder), int(empty.get_input_embeddings().weight.shape[0]), str(folder))
     machine.release_memory()
@@ -134,10 +136,14 @@ def outline(folder: Path) -> PreTrainedModel:
 
     Refused with one line: no model folder, a changed or cut file, sizes that the files do not have.
     """
+    return _outline(folder, read_config(folder), weight_shapes(folder))
+
+
+def _outline(folder: Path, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> PreTrainedModel:
+    """The outline from what was read of the folder."""
     from transformers import GenerationConfig, PreTrainedModel
 
-    config = read_config(folder)
-    live = _check_sizes(folder, config, weight_shapes(folder), _class_of(config))
+    live = _check_sizes(folder, config, shapes, _class_of(config))
     assert isinstance(live, PreTrainedModel)
     if hasattr(live, "generation_config") and (folder / "generation_config.json").exists():
         with _one_line(folder):

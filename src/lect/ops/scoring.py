@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lect import machine
 from lect.artefacts import Model
 from lect.errors import UserError
 from lect.ops.text import encode
@@ -40,9 +41,7 @@ def compute_dtype(precision: str, model: Model, device: str) -> torch.dtype:
     """The type to compute in: as named, or (``auto``) bf16 for a large model where the hardware multiplies it fast."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = device != "cpu" or any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if fast and model.bytes >= LARGE_BYTES else torch.float32
+    return torch.bfloat16 if model.bytes >= LARGE_BYTES and machine.fast_bf16(device) else torch.float32
 
 
 def nothing(_: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lect.artefacts import Corpus, Document, Model
+from lect.engine.cost import EXPECTED_UTILISATION
 from lect.errors import UserError
 from lect.method import Run, Sizes
 from lect.registry import build_step
@@ -219,6 +220,15 @@ def test_plan_knows_memory_and_time_from_sizes() -> None:
     by_tokens = Continue(tokens=100_000).estimate(sizes)
     assert by_tokens.seconds > 6 * 120_000_000 * 100_000 / 4e11
     assert by_tokens.disk_bytes >= 2 * 12 * 120_000_000
+    again = Continue(tokens=100_000, activations="recompute").estimate(sizes)
+    assert again.seconds == pytest.approx(by_tokens.seconds + 2 * 100_000_000 * 100_000 / 4e11 / EXPECTED_UTILISATION)
+    wide, narrow = (Continue(batch_tokens=4096, activations=a).estimate(sizes) for a in ("keep", "recompute"))
+    assert wide.memory_bytes - narrow.memory_bytes == pytest.approx(0.9 * 4096 * 40 * 120_000_000**0.5, rel=1e-3)
+
+
+def test_layers_that_run_again_give_the_same_weights(bench: Bench, tmp_path: Path) -> None:
+    kept, again = (trained(bench, tmp_path / a, activations=a) for a in ("keep", "recompute"))
+    assert Model(again.folder).fingerprint == Model(kept.folder).fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -82,10 +82,14 @@ class Continue(PretrainStep):
     """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
     compile: bool = True
     """Compile the layers where that works here; where not, the run says so and goes on without."""
+    activations: Annotated[str, OneOf("keep", "recompute")] = "keep"
+    """What a layer leaves for the backward pass: all, or its input alone, and it runs twice; slower in less memory."""
     evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
     """How often bits per byte are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
     """Size of each sample that is measured, in tokens."""
+    tracker: Annotated[str | None, OneOf("tensorboard", "wandb", "trackio")] = None
+    """Who draws the curves while it trains: files for it in the run folder's logs; wandb stays offline."""
 
     def budget(self) -> tuple[float | None, int | None, int]:
         """Tokens take the place of minutes."""
@@ -101,6 +105,10 @@ class Continue(PretrainStep):
 
         split_step(self.batch_tokens, self.row_tokens, processes)
         return processes
+
+    def recomputes(self) -> bool:
+        """As the knob says."""
+        return self.activations == "recompute"
 
     def settings(self, run: Run) -> Settings:
         """Every knob but the parts goes to the engine as it is."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that go on training a model on text: a model and a corpus in, a model out."""
+"""Steps that go on training a model on text, a model and a corpus in, a model out; and steps that ready it for that."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class PretrainStep(Step):
         """The most tokens that are computed at once, for the plan."""
         return ROW_TOKENS
 
+    def recomputes(self) -> bool:
+        """Whether layers are run again in the backward pass, for the plan."""
+        return False
+
     def estimate(self, sizes: Sizes) -> Estimate:
         """Memory and checkpoints from the sizes; seconds from the budget, or from tokens and the machine's rate."""
         minutes, tokens, batch_tokens = self.budget()
@@ -52,9 +56,11 @@ class PretrainStep(Step):
             batch_tokens=batch_tokens,
             row_tokens=self.row(),
             rows=sizes.rows,
+            recomputed=sizes.parameters - sizes.embedding_parameters if self.recomputes() else 0,
         )
         seconds = cost.seconds if minutes is None else minutes * 60
-        disk = 2 * cost.checkpoint_bytes + sizes.model_bytes
+        encoded = 4 * (sizes.target_bytes + sizes.kept_bytes) / max(1.0, sizes.bytes_per_token)
+        disk = 2 * cost.checkpoint_bytes + sizes.model_bytes + int(encoded)
         return Estimate(seconds=seconds, memory_bytes=cost.memory_bytes, disk_bytes=disk, sizes=sizes)
 
     def apply(self, run: Run, base: Model, model: Model, corpus: Corpus) -> Model:
@@ -73,6 +79,22 @@ class PretrainStep(Step):
         if run.process:
             return Model(run.folder)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
+
+
+@knobs
+class ModelStep(Step):
+    """Makes another model of a model, without text; an author writes ``made``."""
+
+    inputs: ClassVar[dict[str, type[Artefact]]] = {"model": Model}
+    output: ClassVar[type[Artefact]] = Model
+
+    def made(self, run: Run, live: Any) -> Any:
+        """The other model, in fp32, for the same tokenizer; ``live`` (fp32) may be changed."""
+        raise NotImplementedError
+
+    def apply(self, run: Run, model: Model) -> Model:
+        """Make it, and write it in the number format that the model's folder had."""
+        return Model.write(run.folder, self.made(run, model.load()), model.tokenizer(), run, dtype=model.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,8 @@ class Langsamp(PretrainStep):
     """How often bits a masked token are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
     """Size of each sample that is measured, in tokens."""
+    tracker: Annotated[str | None, OneOf("tensorboard", "wandb", "trackio")] = None
+    """Who draws the curves while it trains: files for it in the run folder's logs; wandb stays offline."""
 
     def budget(self) -> tuple[float | None, int | None, int]:
         """Tokens take the place of minutes."""
@@ -104,7 +106,8 @@ class Langsamp(PretrainStep):
 
         words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
         key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(MaskedSettings)}
+        known = [f.name for f in fields(MaskedSettings) if hasattr(self, f.name)]
+        values: dict[str, Any] = {name: getattr(self, name) for name in known}
         values |= {kind: run.part(kind, getattr(self, kind)) for kind in ("packing", "schedule")}
         tags = {"language": language} if self.languages else {}
         tags |= {"script": script} if self.scripts else {}
