@@ -3,8 +3,9 @@
 
 The trimmed model is trained for a while at each number of tokens an update. Before and after, all matrix products of
 such a step run alone, one after another on operands that are not in the cache: forward, and the two of the backward
-pass, of every linear layer, and those of the head in the blocks of the loss. Attention's own products, norms, the
-optimiser and the data are in the step and not in the products. Last, the memory that the loss over a large vocabulary
+pass, of every linear layer, those of the head in the blocks of the loss, and attention's (two forward, five backward)
+in its blocks over rows of the target text. Norms, the optimiser and the data are in the step and not in the products;
+the share without attention's products stands in the details. Last, the memory that the loss over a large vocabulary
 takes beyond what it gets and gives.
 """
 
@@ -75,21 +76,26 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     found: dict[str, float | None] = {}
     details: dict[str, Any] = {}
     for tokens in config["batch_tokens"]:
+        rows = offsets(trimmed, read, tokens, config["steps"])
         alone = [products(outline, tokens, config["rounds"])]
+        inside = [attention_products(outline, rows)]
         told = {"tokens": tokens * config["steps"], "batch_tokens": tokens, "max_length": tokens}
         told |= {"evaluations": 1, "evaluation_tokens": 256}
         made, facts = place.step(f"train-{tokens}", "pretrain/continue", told, base=base, model=trimmed, corpus=read)
         shutil.rmtree(made.folder)
         alone.append(products(outline, tokens, config["rounds"]))
+        inside.append(attention_products(outline, rows))
         square = machine.matmul_flops()
         seconds = facts["step_seconds"] / facts["steps"]
         rate = facts["flops"] / facts["step_seconds"]
-        found[f"share_of_products_{tokens}"] = ratio(statistics.fmean(alone), seconds)
+        found[f"share_of_products_{tokens}"] = ratio(statistics.fmean(alone) + statistics.fmean(inside), seconds)
         found[f"share_of_square_{tokens}"] = ratio(rate, square)
         found[f"tokens_per_second_{tokens}"] = facts["tokens_per_second"]
         details[str(tokens)] = {
             "step_seconds": seconds,
             "products_seconds": alone,
+            "attention_products_seconds": inside,
+            "share_without_attention": ratio(statistics.fmean(alone), seconds),
             "flops_per_second": rate,
             "square_flops_per_second": square,
             "filled": facts["filled"],
@@ -132,3 +138,45 @@ def products(outline: Any, tokens: int, rounds: int) -> float:
             total += time.perf_counter() - start
         times.append(total)
     return statistics.median(times[1:])
+
+
+def offsets(model: Any, read: Any, tokens: int, rows: int) -> list[list[int]]:
+    """Where the documents of some rows of the target text begin and end, laid as the training lays them."""
+    from lect.engine.data import Encoded, Ends, Stream
+    from lect.registry import build_part
+
+    tokenizer = model.tokenizer()
+    documents = [document for document in read.documents("target") if document.split == "train"]
+    packing = build_part("packing", "one_document")
+    told = {"longest": tokens, "room": tokens, "seed": 0, "device": "cpu"}
+    stream = Stream(Encoded.of(tokenizer, documents), packing, Ends.of(tokenizer), **told)
+    return [stream.batch(number).row.offsets.tolist() for number in range(rows)]
+
+
+def attention_products(outline: Any, rows: list[list[int]]) -> float:
+    """Seconds that the products of attention take alone in one step; the mean over the rows."""
+    import torch
+
+    from lect.engine.attention import _blocks
+
+    config = outline.config.get_text_config()
+    heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    windows = [config.sliding_window if kind == "sliding_attention" else 0 for kind in config.layer_types]
+    total = 0.0
+    for row in rows:
+        q = torch.randn(groups, heads // groups * row[-1], width).bfloat16()
+        k = torch.randn(groups, row[-1], width).bfloat16()
+        for window in windows:
+            for first, stop, low in _blocks(row, window):
+                q_grd = q[:, : (stop - first) * heads // groups]
+                k_gkd = k[:, low:stop]
+                weights_grk = torch.bmm(q_grd, k_gkd.transpose(1, 2))
+                start = time.perf_counter()
+                for _ in range(3):  # scores, once more backward, and the slope of the weights
+                    torch.bmm(q_grd, k_gkd.transpose(1, 2))
+                for _ in range(2):  # values, and the slope of the queries
+                    torch.bmm(weights_grk, k_gkd)
+                for _ in range(2):  # the slopes of keys and values
+                    torch.bmm(weights_grk.transpose(1, 2), q_grd)
+                total += time.perf_counter() - start
+    return total / len(rows)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lect import artefacts, choice, data, inputs, machine, models, recipe, registry
+from lect import artefacts, choice, data, forecast, inputs, machine, models, recipe, registry
 from lect.artefacts import Model
-from lect.engine.cost import EXPECTED_UTILISATION, training_flops
+from lect.engine.cost import tokens_within
 from lect.errors import UserError
 from lect.method import Run, Sizes
 
@@ -48,6 +48,8 @@ class Plan:
     sizes: Sizes
     candidates: tuple[choice.Candidate, ...] = ()
     """The vocabularies that were tried on a sample of the text."""
+    forecast: tuple[forecast.Row, ...] = ()
+    """What training will probably come to, and what published laws say."""
 
     @property
     def seconds(self) -> float:
@@ -72,6 +74,7 @@ class Plan:
             "disk_bytes": self.disk_bytes,
             "steps": [vars(row) for row in self.rows],
             "vocabularies": [vars(candidate) for candidate in self.candidates],
+            "forecast": [vars(row) for row in self.forecast],
         }
 
 
@@ -83,9 +86,13 @@ def adapt(
     tokens: int | None,
     settings: Sequence[str],
     scratch: Path,
+    runs: Sequence[Path],
     say: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """The plan for one model and one text; ``scratch`` holds what comes through standard input."""
+    """The plan for one model and one text.
+
+    ``scratch`` holds what comes through standard input; ``runs`` are folders that may hold earlier runs.
+    """
     if minutes is not None and tokens is not None:
         raise UserError("--minutes and --tokens: give one of them, the other follows from the machine's speed")
     keep = list(keep) or [GENERAL]
@@ -97,14 +104,38 @@ def adapt(
 
     def trained(parameters: int) -> float:
         """Tokens that training will probably see."""
-        flops = (minutes or MINUTES) * 60 * sizes.matmul_flops * EXPECTED_UTILISATION
-        return float(tokens or flops / training_flops(1, parameters))
+        return float(tokens or tokens_within(60 * (minutes or MINUTES), parameters, sizes.matmul_flops))
 
     found = choice.candidates(base, sample, sizes, trained, say)
-    steps, why = _decide(budget, sizes, next(c for c in found if c.picked))
+    pick = next(c for c in found if c.picked)
+    steps, why = _decide(budget, sizes, pick)
     raw = {"model": model, "text": _absolute(text), "keep": _absolute(keep), "steps": steps}
     resolved = recipe.resolve(recipe.override(raw, list(settings)), "plan")
-    return replace(estimate(resolved, sizes, why), candidates=tuple(found))
+    lines = forecast.forecast(_known(resolved, base, sources, sizes, pick), runs)
+    return replace(estimate(resolved, sizes, why), candidates=tuple(found), forecast=tuple(lines))
+
+
+def _known(
+    resolved: recipe.Recipe, base: Model, sources: artefacts.Sources, sizes: Sizes, pick: choice.Candidate
+) -> forecast.Known:
+    """What the forecast starts from: the model with the picked vocabulary."""
+    from lect.ops.model_folder import read_config
+
+    return forecast.Known(
+        steps=resolved.steps,
+        body=sizes.parameters - sizes.embedding_parameters,
+        rows=pick.rows,
+        width=int(read_config(base.folder).get_text_config().hidden_size),
+        parameters=pick.parameters,
+        bytes_per_token=pick.bytes_per_token,
+        bits_per_byte=pick.bits_per_byte,
+        target_bytes=sizes.target_bytes,
+        kept_bytes=sizes.kept_bytes,
+        matmul_flops=sizes.matmul_flops,
+        seed=resolved.seed,
+        base=base.fingerprint,
+        files=frozenset(total for _, _, total in sources.sums),
+    )
 
 
 def estimate(resolved: recipe.Recipe, sizes: Sizes, why: dict[str, str] | None = None) -> Plan:

@@ -34,7 +34,7 @@ def adapt(
     from lect import plan as planning
 
     scratch, console = out / "steps", Console(stderr=True)
-    plan = planning.adapt(model, text, keep, minutes, tokens, settings, scratch, console.print)
+    plan = planning.adapt(model, text, keep, minutes, tokens, settings, scratch, _beside(out), console.print)
     _print_plan(plan, console)
     _room(plan, out)
     _run(plan.recipe, out, plan.as_dict(), "adapt")
@@ -53,7 +53,7 @@ def plan(
 
     say = Console(stderr=True).print
     with tempfile.TemporaryDirectory(prefix="lect-plan-") as scratch:
-        made = planning.adapt(model, text, keep, minutes, tokens, settings, Path(scratch), say)
+        made = planning.adapt(model, text, keep, minutes, tokens, settings, Path(scratch), _beside(Path("plan")), say)
     _print_plan(made, Console())
 
 
@@ -200,6 +200,38 @@ def _print_plan(plan: Any, console: Console) -> None:
     total = (f"{plan.seconds / 60:.0f}", f"{plan.memory_bytes / 1e9:.1f} GB", f"{plan.disk_bytes / 1e6:.0f} MB")
     table.add_row("[bold]together[/]", f"matrix products at {plan.sizes.matmul_flops / 1e9:.0f} GFLOP/s", *total)
     console.print(table)
+    if plan.forecast:
+        console.print(_predictions([row for row in plan.forecast if row.inside is None]))
+        console.print(_laws([row for row in plan.forecast if row.inside is not None]))
+
+
+def _predictions(rows: Sequence[Any]) -> Table:
+    """What training will probably come to; the report sets it against what it came to."""
+    from lect.report.words import quantity
+
+    table = Table(*_sides("predicted", "value"), box=None, pad_edge=False, title="prediction", title_justify="left")
+    for row in rows:
+        table.add_row(row.name, quantity(row.value, row.unit), escape(row.note))
+    return table
+
+
+def _laws(rows: Sequence[Any]) -> Table:
+    """What published laws say beside what the recipe has."""
+    from lect.report.words import quantity, span
+
+    columns = _sides("published law", "says", "recipe", "sizes studied")
+    table = Table(*columns, box=None, pad_edge=False, title="laws, for comparison: no step follows them")
+    table.title_justify = "left"
+    for row in rows:
+        recipe = "" if row.recipe is None else quantity(row.recipe, row.unit)
+        says = span(row.value, row.low, row.high, row.unit)
+        table.add_row(row.name, says, recipe, "yes" if row.inside else "no", escape(row.note))
+    return table
+
+
+def _sides(first: str, *numbers: str) -> list[Column]:
+    """A name, numbers, and a reason that may be long."""
+    return [Column(first), *(Column(name, justify="right") for name in numbers), Column("because")]
 
 
 def _vocabularies(candidates: Sequence[Any], width: int) -> Table:
@@ -240,6 +272,12 @@ def _vocabularies(candidates: Sequence[Any], width: int) -> Table:
 
 def _spelled(step: dict[str, Any]) -> str:
     return " ".join([step["use"], *(f"{k}={v}" for k, v in step.get("with", {}).items())])
+
+
+def _beside(out: Path) -> list[Path]:
+    """The folders beside ``out``, where earlier runs may be."""
+    here = out.resolve()
+    return sorted(path for path in here.parent.glob("*") if path.is_dir() and path != here)
 
 
 def _room(plan: Any, out: Path) -> None:

@@ -55,9 +55,12 @@ def test_tiny_recipe_runs(tmp_path: Path) -> None:
         rows = [json.dumps({"text": d.text}) for d in pico.messy() if d.role == role]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     path = RECIPES[0].parent / "tiny.yaml"
-    command = [sys.executable, "-m", "lect", "run", path, "--out", "tiny-out"]
+    command = [sys.executable, "-m", "lect", "run", path, "--out", "tiny-out", "--set", "continue.tracker=tensorboard"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "tiny-out" / "report.json").read_text())
     assert report["verdict"] == "pass"
     assert report["target"]["adapted"]["bits_per_byte"] < report["target"]["base"]["bits_per_byte"]
+    (curves,) = (tmp_path / "tiny-out" / "logs").iterdir()
+    assert (tmp_path / "tiny-out" / "steps" / curves.name / "step.json").exists(), "one name for step and curves"
+    assert list(curves.glob("events*"))

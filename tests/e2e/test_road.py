@@ -177,6 +177,7 @@ def test_plan_writes_nothing(place: Path, tmp_path: Path) -> None:
     result = lect(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert all(word in result.stdout for word in ("keep", "trim", "extend", "replace", "together"))
+    assert all(word in result.stdout for word in ("epochs", "learning rate", "bits per byte", "needs 2 earlier runs"))
     assert result.stdout.count("*") == 1
     assert not list(tmp_path.iterdir())
 

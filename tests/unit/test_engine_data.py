@@ -84,6 +84,23 @@ def test_bytes_of_an_epoch_are_the_bytes_of_the_text():
     assert total == pytest.approx(sum(len(t.encode()) for t in texts))
 
 
+def test_epochs_are_counted_as_a_loop_would():
+    """Rows of each text over the rows of its epochs, which are packed anew and need not be of one number."""
+    texts = {"target": stream([f"bat {n} hiru lau bost" * 3 for n in range(9)]), "kept": stream(["one two three"] * 40)}
+    mixed = Mixed(texts, Replay(share=0.25))
+    mixed.begin(30)
+    for rows in (0, 1, 7, 30):
+        left = {name: sum(mixed.place(n)[0] == name for n in range(rows)) for name in texts}
+        found = mixed.epochs(rows)
+        for name, text in texts.items():
+            epoch = 0
+            while left[name] >= (size := len(text.epoch(epoch)[1])):
+                left[name] -= size
+                epoch += 1
+            assert found[name] == pytest.approx(epoch + left[name] / size)
+    assert mixed.epochs(30)["target"] > 2
+
+
 class Numbered:
     def __init__(self, name, tokens=100):
         self.name, self.encoded = name, SimpleNamespace(tokens=tokens)

@@ -9,7 +9,7 @@ from lect.engine.budget import planned_steps
 from lect.engine.cost import training_flops
 from lect.engine.data import lay
 from lect.engine.loop import Loop, Record
-from lect.engine.train import attention_width, matmul_parameters, split_step
+from lect.engine.train import _After, attention_width, matmul_parameters, split_step
 from lect.errors import UserError
 from lect.method import Run
 from lect.parts.parameters.kind import Parameters
@@ -84,9 +84,8 @@ def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
 class Kept(Watcher):
     """A watcher with what a round of parameters wants."""
 
-    def __init__(self, live):
-        super().__init__(live)
-        self.master = {}
+    def whole(self):
+        return {}
 
     def mask(self, kept):
         assert kept == {}
@@ -160,8 +159,10 @@ def test_split_and_budget():
     assert split_step(1024) == (1, 1024)
     assert split_step(10_000) == (3, 3333)
     assert planned_steps(1.0, 10.0, 2.0, 5.0) == 20
-    with pytest.raises(UserError, match="too short"):
+    with pytest.raises(UserError, match=r"too short.*give at least 1.5$"):
         planned_steps(1.0, 55.0, 2.0, 5.0)
+    with pytest.raises(UserError, match=r"getting ready took 70 s.*give at least 1.7, or set compile to false"):
+        planned_steps(1.0, 70.0, 2.0, 5.0, compiled=True)
 
 
 def test_losses_are_thinned_to_means():
@@ -171,3 +172,17 @@ def test_losses_are_thinned_to_means():
     assert thin[0] == {"step": 3, "loss": 2.0}
     assert thin[-1]["step"] == 1000
     assert Record().thinned() == []
+
+
+def test_what_waits_runs_whole_over_the_rest_in_its_own_tokens():
+    """A schedule that begins behind a quarter of 400 tokens is told moments of 300."""
+
+    class Told:
+        def rate(self, at):
+            return at
+
+    late = _After(Told(), 0.25)
+    assert late.rate(Moment(99, 400, 8)) == 0.0
+    assert late.rate(Moment(100, 400, 8)) == Moment(0, 300, 8)
+    assert late.rate(Moment(250, 400, 8)).progress == 0.5
+    assert _After(Told(), 0.0).rate(Moment(3.5, 7, 1)) == Moment(3.5, 7, 1)

@@ -152,6 +152,38 @@ def test_steps_that_never_ran_stand_in_the_plan(tmp_path: Path) -> None:
     assert steps[2]["plan"]["seconds"] == 3
 
 
+def test_what_was_predicted_stands_beside_what_was_measured(tmp_path: Path) -> None:
+    data = record()
+    rows = [{"name": "tokens", "value": 280_000.0, "unit": "tokens", "note": "by rate", "inside": None}]
+    rows += [{"name": "epochs", "value": 0.3, "unit": "epochs", "note": "of the text", "inside": None}]
+    rows += [{"name": "bits per byte", "value": None, "unit": "bits", "note": "needs runs", "inside": None}]
+    rows += [{"name": "learning rate", "value": 1e-4, "unit": "rate", "note": "a law", "recipe": 5e-5, "inside": False}]
+    data["plan"]["forecast"] = rows
+    trained = next(s["facts"] for s in data["steps"] if "losses" in s["facts"])
+    trained["epochs"] = {"target": 0.25, "kept": 0.1}
+    trained["evaluations"][2]["expected"] = 1.75
+    made = built(tmp_path, data)
+    found = {row["name"]: (row["predicted"], row["measured"]) for row in made["predictions"]}
+    assert found == {
+        "time": (data["plan"]["seconds"], made["cost"]["seconds"]),
+        "memory": (data["plan"]["memory_bytes"], made["cost"]["peak_memory_bytes"]),
+        "disk": (data["plan"]["disk_bytes"], sum(s["disk_bytes"] for s in made["steps"] if s["disk_bytes"])),
+        "tokens": (280_000, trained["trained_tokens"]),
+        "epochs": (0.3, 0.25),
+        "bits per byte": (None, 1.594),
+        "bits per byte while training": (1.75, trained["evaluations"][-1]["target"]),
+    }
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for words in ("Predicted and measured", "What published laws say", "needs runs", "a law", ">280,000<", ">0.300<"):
+        assert words in page, words
+    assert "Nothing was predicted" not in page
+    data["plan"] = None
+    assert [row["name"] for row in built(tmp_path, data)["predictions"]] == ["bits per byte while training"]
+    del trained["evaluations"][2]["expected"]
+    built(tmp_path, data)
+    assert "Nothing was predicted" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_no_record_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"record\.json"):
         report.build(tmp_path)

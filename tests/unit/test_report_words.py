@@ -85,3 +85,25 @@ def test_a_ratio_needs_both_ends() -> None:
     assert words.ratio(None, 3.0) is None
     assert words.ratio(1e-300, 1e300) is None
     assert words.relative(2.0, 1.0) == -0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (None, "tokens", "\N{EN DASH}"),
+        (257_271.7, "tokens", "257,272"),
+        (9.1e-5, "rate", "9.1\N{MULTIPLICATION SIGN}10\u207b\u2075"),
+        (0.0, "rate", "0"),
+        (0.2, "rate", "0.200"),
+        (0.33, "share", "33.0\N{NO-BREAK SPACE}%"),
+        (1.23456, "bits", "1.235"),
+        (238e6, "bits", "238\N{NO-BREAK SPACE}Mbit"),
+        (90.0, "seconds", "1\N{NO-BREAK SPACE}min\N{NO-BREAK SPACE}30\N{NO-BREAK SPACE}s"),
+        (2e9, "bytes", "2.00\N{NO-BREAK SPACE}GB"),
+    ],
+)
+def test_quantities_in_their_units(value, unit, said):
+    assert words.quantity(value, unit) == said
+    assert words.span(value, None, None, unit) == said
+    if value is not None:
+        assert words.span(value, value, value, unit) == f"{said} to {said}"

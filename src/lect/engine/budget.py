@@ -99,7 +99,7 @@ def _new(
             text_rows = sum(len(p.batches) for p in loop.texts.values())
             evaluation_steps += loop.data.mixture.measurements * text_rows / loop.rows * 0.4
         spent = time.monotonic() - started
-        steps = planned_steps(budget.minutes, spent, step_seconds, evaluation_steps)
+        steps = planned_steps(budget.minutes, spent, step_seconds, evaluation_steps, loop.compile)
     else:
         raise UserError("minutes and tokens are both null; give one of them")
     plan = {"key": key, "steps": steps, "planned_step_seconds": step_seconds, **machine_state(loop)}
@@ -109,7 +109,9 @@ def _new(
     return plan
 
 
-def planned_steps(minutes: float, spent: float, step_seconds: float, evaluation_steps: float) -> int:
+def planned_steps(
+    minutes: float, spent: float, step_seconds: float, evaluation_steps: float, compiled: bool = False
+) -> int:
     """Steps that fit into ``minutes`` after ``spent`` seconds; evaluations count as so many steps more.
 
     Fewer than ``FEWEST_STEPS`` is a UserError that says how many minutes would do.
@@ -119,7 +121,8 @@ def planned_steps(minutes: float, spent: float, step_seconds: float, evaluation_
         least = (spent + (FEWEST_STEPS + evaluation_steps) * step_seconds) / 60
         raise UserError(
             f"minutes: {minutes:g} is too short: getting ready took {spent:.0f} s and a step takes "
-            f"{step_seconds:.1f} s; give at least {math.ceil(least * 10) / 10:g}, or set compile to false"
+            f"{step_seconds:.1f} s; give at least {math.ceil(least * 10) / 10:g}"
+            f"{', or set compile to false' if compiled else ''}"
         )
     return steps
 

@@ -36,6 +36,11 @@ def training_flops(tokens: float, matmul_parameters: int, attended: float = 0.0,
     return 6.0 * tokens * matmul_parameters + 6.0 * attended * attention_width
 
 
+def tokens_within(seconds: float, parameters: int, matmul_flops: float) -> float:
+    """Tokens that training probably sees in ``seconds``, compiling included: what :func:`plan` says, turned round."""
+    return max(0.0, seconds - COMPILE_SECONDS) * matmul_flops * EXPECTED_UTILISATION / training_flops(1, parameters)
+
+
 def plan(
     *,
     tokens: float,

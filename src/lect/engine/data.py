@@ -8,6 +8,7 @@ a target. So every place in a row has a target, except the padding at its end, w
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,6 +161,15 @@ class Epochs:
         self._turn_to(epoch)
         return self._current[1], self._current[2][number - self._firsts[epoch]]
 
+    def passed(self, count: int) -> float:
+        """How many epochs the first ``count`` batches are."""
+        if count == 0:
+            return 0.0
+        self.find(count - 1)
+        epoch = bisect_right(self._firsts, count - 1) - 1
+        low, high = self._firsts[epoch : epoch + 2]
+        return epoch + (count - low) / (high - low)
+
     def _turn_to(self, epoch: int) -> None:
         """Make ``epoch`` the one in memory."""
         if self._current[0] != epoch:
@@ -244,6 +254,11 @@ class Mixed:
             self.order.append((longest, self._drawn[longest]))
             self._drawn[longest] += 1
         return self.order[number]
+
+    def epochs(self, rows: int) -> dict[str, float]:
+        """How often each text has been read when ``rows`` rows of the run are behind."""
+        drawn = Counter(self.place(number)[0] for number in range(rows))
+        return {name: stream.passed(drawn[name]) for name, stream in self.streams.items()}
 
     def batch(self, number: int) -> Batch:
         """Row ``number`` (from 0) of the run."""

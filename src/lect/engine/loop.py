@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lect import machine
-from lect.engine import checkpoint, loss
+from lect.engine import checkpoint, curve, loss
 from lect.engine.body import Body, Whole, itself
 from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed, Stream
@@ -229,7 +229,7 @@ class Loop:
             if self.tracker:
                 self.tracker.begin(self.record.step)
             if not self.record.evaluations:
-                self._evaluate(started)
+                self._evaluate(started, steps)
                 self._track({})
             while self.record.step < steps:
                 step = self.record.step
@@ -241,7 +241,7 @@ class Loop:
                 numbers = self._count(value, batches, began, started)
                 whole = True
                 if step + 1 in due:
-                    self._evaluate(started)
+                    self._evaluate(started, steps)
                 self._track(numbers)
                 self._show(steps, value)
                 if step + 1 == steps or self.world.told(lambda: time.monotonic() - saved > self.checkpoint_seconds):  # noqa: B023
@@ -417,12 +417,20 @@ class Loop:
             numbers |= {f"{self.quantity}/{role}": bits for role, bits in found.items() if bits is not None}
         self.tracker.log(self.record.step, numbers)
 
-    def _evaluate(self, started: float) -> None:
-        """Bits per byte of the samples, added to the record."""
+    def _evaluate(self, started: float, steps: int) -> None:
+        """Bits per byte of the samples, added to the record, and what the target's will probably be at the end."""
         record = self.record
         point: dict[str, float | None] = {"step": record.step, "tokens": record.tokens}
         for role in ("target", "kept"):
             point[role] = self.bits_per_byte(self.probes[role]) if role in self.probes else None
+        seen = [(p["tokens"], p["target"]) for p in [*record.evaluations, point]]
+        points = [(tokens, bits) for tokens, bits in seen if tokens is not None and bits is not None]
+        expected = None
+        if 0 < record.step < steps:
+            expected = curve.extrapolate(points, record.tokens * steps / record.step)
+        if expected is not None:
+            self.run.say(f"sample of the target: {points[-1][1]:.3f} bits, {expected:.3f} expected at the end")
+        point["expected"] = expected
         record.evaluations.append(point | {"seconds": round(time.monotonic() - started, 3)})
 
     def bits_per_byte(self, probe: Probe) -> float:

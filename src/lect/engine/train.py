@@ -131,6 +131,7 @@ def train(
         matmul_flops=rate,
         utilisation=record.flops / record.step_seconds / rate,
         filled=record.tokens / (record.step * rows * room),
+        epochs=data.epochs(record.step * rows),
         peak_memory_bytes=machine.peak_memory_bytes(),
         **({"measurements": record.measurements} if record.measurements else {}),
         **facts,

@@ -24,7 +24,17 @@ from statistics import fmean
 
 from lect.errors import UserError
 
-__all__ = ["Constants", "Plan", "average_density", "average_of", "compression", "density", "loss", "plan"]
+__all__ = [
+    "STUDIED_PARAMETERS",
+    "Constants",
+    "Plan",
+    "average_density",
+    "average_of",
+    "compression",
+    "density",
+    "loss",
+    "plan",
+]
 
 CARD = {
     "title": "Average parameters of sparse pre-training",
@@ -43,6 +53,7 @@ CARD = {
 }
 
 START, END = 0.25, 0.75
+STUDIED_PARAMETERS = (58e6, 468e6)
 
 Constants = tuple[float, float, float, float, float]
 """A, B, alpha, beta and E of the law, in this order: what `lect.laws.task_ladder.fit_loss` gives, which fits the same

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from lect.errors import UserError
 
-__all__ = ["ACCURACY", "DROPOUT_RATES", "Allocation", "allocate", "dropout", "effective_parameters"]
+__all__ = ["ACCURACY", "DROPOUT_RATES", "STUDIED_UNIQUE", "Allocation", "allocate", "dropout", "effective_parameters"]
 __all__ += ["effective_tokens", "epochs_until", "loss", "matching_parameters", "worth_of_next"]
 
 CARD = {
@@ -46,6 +46,8 @@ LOG_A, LOG_B, LOG_E = 6.255414, 7.3049974, 0.6254804
 ALPHA, BETA = 0.3526596, 0.3526596
 REPEATS, REPEATS_PARAMETERS = 15.387756, 5.309743
 A, B, E = math.exp(LOG_A), math.exp(LOG_B), math.exp(LOG_E)
+STUDIED_UNIQUE = (1e8, 1.78e11)
+"""Tokens of text in the runs that the constants were fitted to: the least and the most in the authors' repository."""
 BALANCE = math.pow(ALPHA * A / (BETA * B), 1 / (ALPHA + BETA))
 
 DROPOUT_RATES = (0.2, 0.3)

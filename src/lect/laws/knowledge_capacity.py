@@ -22,8 +22,8 @@ from typing import Literal
 from lect.errors import UserError
 from lect.method import nearest
 
-__all__ = ["CEILING", "EXPOSURES", "INT4", "JUNK", "SAFE", "capacity", "learned_bits", "parameters_for", "ratio"]
-__all__ += ["set_bits", "worth_marking"]
+__all__ = ["CEILING", "EXPOSURES", "INT4", "JUNK", "SAFE", "STUDIED_PARAMETERS", "capacity", "learned_bits"]
+__all__ += ["parameters_for", "ratio", "set_bits", "worth_marking"]
 
 CARD = {
     "title": "Knowledge capacity",
@@ -44,6 +44,8 @@ CARD = {
 
 EXPOSURES = {100: 1.0, 1000: 2.0}
 """Bits a parameter by how often a fact is seen (results 1 and 4)."""
+
+STUDIED_PARAMETERS = (1e6, 5e8)
 
 CEILING, SAFE, INT4 = 2.3, 1.8, 0.7
 """No model held more than the first (result 1c); up to the second all is learned (1b); what int4 leaves (result 8)."""

@@ -24,7 +24,15 @@ from dataclasses import dataclass
 
 from lect.errors import UserError
 
-__all__ = ["Prediction", "affordable_characters", "by_derivative", "by_isoflops", "by_loss", "cheapest"]
+__all__ = [
+    "STUDIED_NON_VOCABULARY",
+    "Prediction",
+    "affordable_characters",
+    "by_derivative",
+    "by_isoflops",
+    "by_loss",
+    "cheapest",
+]
 __all__ += ["optimal_flops", "optimal_non_vocabulary", "predict", "tokens_per_character", "training_flops", "width_of"]
 
 CARD = {
@@ -43,6 +51,7 @@ CARD = {
     "version": 1,
 }
 
+STUDIED_NON_VOCABULARY = (33e6, 2.87e9)
 F_SQUARE, F_LINEAR, F_CONSTANT = 0.00639222, -0.15811069, 1.20470122  # eq. 3
 F_LARGEST = 200_000  # appendix A.9: beyond it a larger vocabulary no longer shortens the text
 LOG_NON_VOCABULARY, LOG_VOCABULARY, POWER_VOCABULARY = -2.4846510161625193, -1.589031299255507, 0.4163622634135234

@@ -38,6 +38,7 @@ def assemble(folder: Path) -> Object:
     data["schema"] = 1
     report: Object = fit(REPORT, data)
     report["cost"] = _cost(report)
+    report["predictions"] = fit(REPORT["predictions"], _predictions(report))
     report["verdict"] = _verdict(report)
     report["unmeasured"] = unmeasured(report)
     return report
@@ -58,6 +59,38 @@ def _vocabulary(changes: list[Object]) -> Object:
             text["test"]["bytes_per_token"]["before"] = before
             whole["text"][role] = text
     return whole
+
+
+def _predictions(report: Object) -> list[Object]:
+    """What the plan and the training itself predicted of the whole run, each with what was measured."""
+    plan, cost, used = report["run"]["plan"], report["cost"], [s["disk_bytes"] for s in report["steps"]]
+    trained: Object = report["training"][-1] if report["training"] else {}
+    bits, disk = report["target"]["adapted"]["bits_per_byte"], [size for size in used if size is not None]
+    measured = {
+        "tokens": cost["trained_tokens"],
+        "epochs": trained.get("epochs", {}).get("target"),
+        "bits per byte": bits,
+        "bits per byte by ladder": bits,
+        "choice exam": report["exams"]["choice"]["adapted"]["accuracy"],
+    }
+    rows = [
+        ("time", plan["seconds"], cost["seconds"], "seconds", "the whole run"),
+        ("memory", plan["memory_bytes"], cost["peak_memory_bytes"], "bytes", "its greediest step"),
+        ("disk", plan["disk_bytes"], sum(disk) if disk else None, "bytes", "all steps together"),
+    ]
+    rows = [row for row in rows if row[1] is not None]
+    rows += [
+        (row["name"], row["value"], measured.get(row["name"]), row["unit"], row["note"])
+        for row in plan["forecast"]
+        if row["inside"] is None
+    ]
+    points = trained.get("evaluations", [])
+    early = next((p for p in points if p["expected"] is not None and p["tokens"] is not None), None)
+    if early is not None:
+        note = f"of the calibration sample, by a power law through the first {early['tokens']:,} tokens"
+        rows.append(("bits per byte while training", early["expected"], points[-1]["target"], "bits", note))
+    names = ("name", "predicted", "measured", "unit", "note")
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _verdict(report: Object) -> str:

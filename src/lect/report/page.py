@@ -40,6 +40,8 @@ def page(report: Object) -> str:
         "vocabulary": _vocabulary(report),
         "corpus": _corpus(report),
         "samples": [_sample(s) for s in report["samples"]],
+        "predictions": _predictions(report),
+        "laws": _laws(report),
         "plan": _plan(report),
         "provenance": _provenance(report),
         "files": _files(report),
@@ -254,6 +256,33 @@ def _sample(sample: Object) -> Object:
     """One prompt with its continuations, without the white space around them."""
     texts = {key: (sample[key] or "").strip() for key in ("prompt", "truth", "base", "adapted")}
     return texts | {"name": ROLES.get(sample["role"] or "", "Text")}
+
+
+def _predictions(report: Object) -> list[Object]:
+    """What was predicted of the whole run beside what was measured; nothing where nothing was predicted."""
+    rows = report["predictions"]
+    if all(row["predicted"] is None for row in rows):
+        return []
+    return [
+        {"name": row["name"], "note": row["note"]}
+        | {key: words.quantity(row[key], row["unit"] or "") for key in ("predicted", "measured")}
+        for row in rows
+    ]
+
+
+def _laws(report: Object) -> list[Object]:
+    """What published laws say beside what the recipe has."""
+    return [
+        {
+            "name": row["name"],
+            "note": row["note"],
+            "says": words.span(row["value"], row["low"], row["high"], row["unit"] or ""),
+            "recipe": words.quantity(row["recipe"], row["unit"] or ""),
+            "inside": "yes" if row["inside"] else "no",
+        }
+        for row in report["run"]["plan"]["forecast"]
+        if row["inside"] is not None
+    ]
 
 
 def _plan(report: Object) -> list[Object]:

@@ -35,7 +35,10 @@ POINT = {"rows": NUMBER, "estimate": Map(NUMBER), "calibration": Map(NUMBER)}
 COST = {"seconds": NUMBER, "memory_bytes": NUMBER, "disk_bytes": NUMBER}
 TRAINING = {
     "losses": [{"step": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "loss": NUMBER}],
-    "evaluations": [{"step": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "target": NUMBER, "kept": NUMBER}],
+    "evaluations": [
+        {"step": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "target": NUMBER, "kept": NUMBER, "expected": NUMBER}
+    ],
+    "epochs": Map(NUMBER),
     "trained_tokens": NUMBER,
     "trained_bytes": NUMBER,
     "tokens_per_second": NUMBER,
@@ -43,6 +46,16 @@ TRAINING = {
     "utilisation": NUMBER,
     "compile_seconds": NUMBER,
     "peak_memory_bytes": NUMBER,
+}
+FORECAST = {
+    "name": TEXT,
+    "value": NUMBER,
+    "unit": TEXT,
+    "note": TEXT,
+    "low": NUMBER,
+    "high": NUMBER,
+    "recipe": NUMBER,
+    "inside": FLAG,
 }
 SEGMENTS = {
     "documents": NUMBER,
@@ -109,7 +122,7 @@ RUN = {
         "model": {"name": TEXT, "fingerprint": TEXT, "licence": TEXT},
         "files": [{"role": TEXT, "path": TEXT, "bytes": NUMBER, "sha256": TEXT}],
     },
-    "plan": COST | {"vocabularies": [CANDIDATE]},
+    "plan": COST | {"vocabularies": [CANDIDATE], "forecast": [FORECAST]},
     "status": TEXT,
 }
 REPORT: dict[str, Any] = {
@@ -129,6 +142,7 @@ REPORT: dict[str, Any] = {
     "samples": [{"role": TEXT, "prompt": TEXT, "truth": TEXT, "base": TEXT, "adapted": TEXT}],
     "steps": [STEP],
     "run": RUN,
+    "predictions": [{"name": TEXT, "predicted": NUMBER, "measured": NUMBER, "unit": TEXT, "note": TEXT}],
     "unmeasured": [TEXT],
 }
 

@@ -14,12 +14,17 @@ def significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if not 1e-4 <= abs(value) < 1e16:
-        digit, _, power = f"{value:.{max(0, digits - 2)}e}".partition("e")
-        raised = str(int(power)).translate(RAISED)
-        return f"{digit}\N{MULTIPLICATION SIGN}10{raised}".replace("-", "\N{MINUS SIGN}")
+        return _power(value, max(1, digits - 1))
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
     text = f"{value:,.{decimals}f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _power(value: float, digits: int) -> str:
+    """The value as a number from 1 to 10 with ``digits`` digits, times a power of ten."""
+    digit, _, power = f"{value:.{digits - 1}e}".partition("e")
+    raised = str(int(power)).translate(RAISED)
+    return f"{digit}\N{MULTIPLICATION SIGN}10{raised}".replace("-", "\N{MINUS SIGN}")
 
 
 def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
@@ -109,3 +114,31 @@ def relative(before: float | None, after: float | None) -> float | None:
     """``after / before - 1``, or None when it has no meaning."""
     value = ratio(before, after)
     return None if value is None else value - 1
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A predicted or measured number in its unit: ``seconds``, ``bytes``, ``tokens``, ``rows``, ``parameters``,
+    ``bits``, ``rate`` or ``share``.
+
+    In any other unit it has three digits; a missing number is a dash.
+    """
+    if value is None:
+        return "\N{EN DASH}"
+    if unit in ("seconds", "bytes"):
+        return duration(value) if unit == "seconds" else size(value)
+    if unit in ("tokens", "rows", "parameters"):
+        return count(round(value))
+    if unit == "rate" and 0 < value < 0.01:
+        return _power(value, 2)
+    if unit == "share":
+        return share(value)
+    if unit == "bits" and abs(value) >= 1e6:
+        return _scaled(value, [(1e12, "Tbit"), (1e9, "Gbit"), (1e6, "Mbit")])
+    return significant(value, 4 if unit == "bits" else 3)
+
+
+def span(value: float | None, low: float | None, high: float | None, unit: str) -> str:
+    """A number with the range that is as good, where there is one."""
+    if low is None or high is None:
+        return quantity(value, unit)
+    return f"{quantity(low, unit)} to {quantity(high, unit)}"

@@ -132,9 +132,33 @@ def test_too_little_text_is_named(bench: Bench, tmp_path: Path) -> None:
     assert "no kept text for training: the other texts take its share" in run.listener.lines
     assert run.facts["evaluations"] == [
         {"step": s, "tokens": run.facts["evaluations"][i]["tokens"], "target": None, "kept": None}
-        | {"seconds": run.facts["evaluations"][i]["seconds"]}
+        | {"expected": None, "seconds": run.facts["evaluations"][i]["seconds"]}
         for i, s in enumerate([0, 10, 20, 30])
     ]
+
+
+def test_a_document_longer_than_the_model_reaches_is_cut_and_read_whole(bench: Bench, tmp_path: Path) -> None:
+    """GPT-2 has positions for 256 tokens and no more: a longer sequence would raise."""
+    long = Document(id="long", text="Taula bat txertatzeko, ireki menua. " * 200)
+    kept = [Document(id=str(n), text="Open the menu. " * 30, role="kept") for n in range(9)]
+    run = start(tmp_path)
+    Continue(**(KNOBS | {"max_length": 4096, "batch_tokens": 512, "tokens": 512 * 16})).apply(
+        run, base=bench.model("gpt2"), model=bench.model("gpt2"), corpus=Corpus.write(tmp_path, [long, *kept])
+    )
+    assert "max_length: the model reaches 256 tokens, so documents are cut there" in run.listener.lines
+    assert run.facts["epochs"]["target"] >= 1
+    ids = bench.model("gpt2").tokenizer()(long.text)["input_ids"]
+    assert len(ids) > 2 * 256 and run.facts["trained_tokens"] > len(ids)
+
+
+def test_the_run_says_where_it_is_going(bench: Bench, tmp_path: Path) -> None:
+    """From the third measurement on; the last one is what was foretold."""
+    run = trained(bench, tmp_path, evaluations=5)
+    expected = [point["expected"] for point in run.facts["evaluations"]]
+    assert expected[0] is expected[1] is expected[-1] is None
+    end = run.facts["evaluations"][-1]["target"]
+    assert all(value == pytest.approx(end, rel=0.25) for value in expected[2:-1])
+    assert sum("expected at the end" in line for line in run.listener.lines) == 3
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_documents(bench: Bench, tmp_path: Path, monkeypatch) -> None:
