@@ -79,6 +79,8 @@ class Part:
 
     kind: str
     several: bool = False
+    base: str = ""
+    """The class of the kind that the part must derive from, where the kind has more than one."""
 
     def __str__(self) -> str:
         return f"a list of parts of kind {self.kind}" if self.several else f"a part of kind {self.kind}"

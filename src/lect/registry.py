@@ -43,6 +43,8 @@ class MethodInfo:
     inputs: dict[str, str]
     output: str
     gates: dict[str, tuple[float, str]]
+    bases: tuple[str, ...] = ()
+    """The names of the classes that it derives from, as far as its own file and its kind's show them."""
 
     def load(self) -> type[Method]:
         """Import the method's file and return its class."""
@@ -104,16 +106,19 @@ def check_values(info: MethodInfo, given: dict[str, Any], where: str) -> dict[st
     for name, knob in info.knobs.items():
         if not isinstance(knob.bound, Part) or values[name] is None:
             continue
-        kind, given_here = knob.bound.kind, values[name]
+        kind, base, given_here = knob.bound.kind, knob.bound.base, values[name]
         if knob.bound.several:
-            values[name] = [check_part(kind, spec, f"{where}.{name}[{n}]") for n, spec in enumerate(given_here)]
+            values[name] = [check_part(kind, spec, f"{where}.{name}[{n}]", base) for n, spec in enumerate(given_here)]
         else:
-            values[name] = check_part(kind, given_here, f"{where}.{name}")
+            values[name] = check_part(kind, given_here, f"{where}.{name}", base)
     return values
 
 
-def check_part(kind: str, spec: PartSpec, where: str) -> PartSpec:
-    """The slot's value in its long form, ``{use, with}``, with every default filled in."""
+def check_part(kind: str, spec: PartSpec, where: str, base: str = "") -> PartSpec:
+    """The slot's value in its long form, ``{use, with}``, with every default filled in.
+
+    With ``base``, a part that does not derive from that class of its kind is a UserError.
+    """
     long: dict[str, Any] = {"use": spec} if isinstance(spec, str) else dict(spec)
     for key in long:
         if key not in ("use", "with"):
@@ -122,6 +127,9 @@ def check_part(kind: str, spec: PartSpec, where: str) -> PartSpec:
     known = parts(kind)
     if name not in known:
         raise UserError(f"{where}: there is no {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}")
+    if base and base not in known[name].bases:
+        fitting = ", ".join(n for n, info in known.items() if base in info.bases)
+        raise UserError(f"{where}: {kind} {name!r} is for models of another kind; use one of: {fitting}")
     return {"use": name, "with": check_values(known[name], dict(long.get("with") or {}), where)}
 
 
@@ -163,6 +171,7 @@ def _read(name: str, step: bool, module: str, path: Path, base: Path) -> MethodI
         inputs=next((_names(v) for cls in lineage if (v := _class_value(cls, "inputs")) is not None), {}),
         output=output,
         gates=gates,
+        bases=tuple(b.id for cls in lineage for b in cls.bases if isinstance(b, ast.Name)),
     )
 
 

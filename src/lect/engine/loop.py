@@ -108,6 +108,8 @@ class Loop:
     """A sample of each text that the mixture wants the loss of."""
     teacher: Body | None = None
     """The model that the objective's ``teacher`` names."""
+    least: float = 0.0
+    """Softmax below which the loss leaves out blocks of its gradient; zero leaves out none."""
     record: Record = field(default_factory=Record)
     masks: dict[str, Tensor] = field(default_factory=dict)
     """Where entries of a parameter may differ from zero in this round; all of them where there is no mask."""
@@ -308,6 +310,7 @@ class Loop:
             self.kernels,
             self._weigh(batch, progress),
             self._taught(batch, progress),
+            self.least,
         )
 
     def _trained(self, at: Moment | None) -> Collection[str]:

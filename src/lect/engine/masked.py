@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked-token training with the engine's loop, where vectors of a document's tags are added under the head.
+"""Masked-token training with the engine's loop, with or without vectors of a document's tags under the head.
 
-One padded row a document, all of it attended to. Some tokens are chosen (arXiv 1810.04805, section 3.1: of these 80 %
-become the mask token, 10 % a random one, 10 % stay), and the loss is the mean over the chosen ones. To the states
-under the head comes one vector for each tag of the document, its language for example; the model itself does not
-have these vectors, and is saved without them.
+One padded row a document, all of it attended to. The objective chooses some tokens and how much each counts, and how
+many of them are masked or replaced; the loss is the weighted mean over the chosen ones. Calibration text is measured
+the same way under all objectives: with the defaults of :class:`lect.parts.objective.kind.Masking`, uniform and at 15 %.
+To the states under the head comes one vector for each tag of the document, its language for example, where the step
+asks for tags; the model itself does not have these vectors, and is saved without them.
 
 Shapes: T tokens of a row, M chosen ones, D width, V vocabulary, K names of a tag.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +35,9 @@ from lect.engine.tokens import kept
 from lect.engine.track import opened as tracked
 from lect.engine.train import attention_width, split_step
 from lect.errors import UserError
+from lect.ops.terms import Matcher
+from lect.ops.text import encode_spans
+from lect.parts.objective.kind import Masking, Texts
 from lect.parts.packing.kind import Frame
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from lect.method import Run
 
 ROLES = ("target", "kept")
-MASKED, RANDOM = 0.8, 0.9  # below the first: the mask token; below the second: any token; else as it is
+SHOWN_TERMS = 100
 Tag = Callable[["Document"], str]
 
 
@@ -47,8 +53,29 @@ Tag = Callable[["Document"], str]
 class MaskedSettings(Budget):
     """What a run does; the knobs of the step say what each means."""
 
-    share: float
-    tag_learning_rate: float
+    objective: Masking
+    tag_learning_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is listed among the tokens of all documents, laid end to end as in :class:`Encoded`."""
+
+    class_n: NDArray[np.int8]
+    first_n: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, tokenizer: Any, documents: Sequence[Document], listing: Mapping[str, int] | None, size: int) -> Classes:
+        """The classes of ``size`` tokens; without a listing all are of class 0 and stand alone."""
+        class_n, first_n = np.zeros(size, np.int8), np.ones(size, bool)
+        if listing is not None:
+            matcher, place = Matcher(listing), 0
+            for text, spans_t2 in encode_spans(tokenizer, [d.text for d in documents]):
+                stop = place + len(spans_t2)
+                class_n[place:stop], first_n[place:stop] = matcher.tokens(text, spans_t2)
+                place = stop
+            assert place == size
+        return cls(class_n, first_n)
 
 
 @dataclass(frozen=True)
@@ -144,6 +171,7 @@ class MaskedStream(Epochs):
     def __init__(
         self,
         encoded: Encoded,
+        classes: Classes,
         names_gn: NDArray[np.int64],
         settings: MaskedSettings,
         tokenizer: Any,
@@ -155,18 +183,21 @@ class MaskedStream(Epochs):
     ) -> None:
         frame = Frame(min(longest, room), room, lead=2, tail=0, unread=0)  # a first and a last token at every piece
         super().__init__(encoded, settings.packing, frame, (seed, 0))
-        self.names_gn, self.seed, self.device = names_gn, seed, device
+        self.classes, self.names_gn, self.objective = classes, names_gn, settings.objective
+        self.seed, self.device = seed, device
         self.ends = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
-        self.mask, self.size, self.share = int(tokenizer.mask_token_id), len(tokenizer), settings.share
+        self.mask, self.size = int(tokenizer.mask_token_id), len(tokenizer)
 
     def batch(self, number: int) -> Batch:
         """Batch ``number`` (from 0): the weights of its chosen tokens add up to its tokens."""
         pieces, chosen = self.find(number)
-        return self.lay([pieces[list(members)] for members in chosen], np.random.default_rng([self.seed, 1, number]))
+        rng = np.random.default_rng([self.seed, 1, number])
+        return self.lay([pieces[list(members)] for members in chosen], rng, self.objective)
 
-    def lay(self, rows: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> Batch:
+    def lay(self, rows: Sequence[NDArray[np.int64]], rng: np.random.Generator, objective: Masking) -> Batch:
         """A batch of sequences of pieces (document, start, stop); ``rng`` draws its chosen tokens, one at least."""
         sequences, free, documents, size = list[list[int]](), list[bool](), list[int](), 0.0
+        classes, firsts = list[NDArray[np.int8]](), list[NDArray[np.bool_]]()
         for pieces in rows:
             sequences.append([])
             for document, start, stop in pieces.tolist():
@@ -175,12 +206,17 @@ class MaskedStream(Epochs):
                 free += [False, *[True] * (stop - start), False]
                 documents += [document] * (stop - start + 2)
                 size += float(self.encoded.bytes[document]) * (stop - start) / int(high - low)
+                classes.append(np.pad(self.classes.class_n[low + start : low + stop], 1, constant_values=-1))
+                firsts.append(np.pad(self.classes.first_n[low + start : low + stop], 1, constant_values=True))
+                firsts[-1][1] = True  # a piece may begin in the middle of a term
         clean_t, free_t = np.concatenate(sequences).astype(np.int64), np.asarray(free)
-        chosen_t = (rng.random(len(clean_t)) < self.share) & free_t
-        if not chosen_t.any():
-            chosen_t[rng.choice(np.flatnonzero(free_t))] = True
+        count_t = objective.counts(np.concatenate(classes), np.concatenate(firsts), rng.random(len(clean_t))) * free_t
+        if not count_t.any():
+            count_t[rng.choice(np.flatnonzero(free_t))] = 1.0
+        chosen_t = count_t > 0
         kind_t, other_t = rng.random(len(clean_t)), rng.integers(0, self.size, len(clean_t))
-        shown_t = np.where(kind_t < MASKED, self.mask, np.where(kind_t < RANDOM, other_t, clean_t))
+        either = objective.masked + objective.random
+        shown_t = np.where(kind_t < objective.masked, self.mask, np.where(kind_t < either, other_t, clean_t))
         shown_t = np.where(chosen_t, shown_t, clean_t)
         chosen_m = np.flatnonzero(chosen_t)
         plain = Row.of(sequences, self.device)
@@ -191,13 +227,20 @@ class MaskedStream(Epochs):
             torch.from_numpy(chosen_m).to(self.device),
             torch.from_numpy(self.names_gn[:, np.asarray(documents)[chosen_m]]).to(self.device),
         )
-        weight_m = torch.full((len(chosen_m),), len(clean_t) / len(chosen_m), device=self.device)
+        count_m = torch.from_numpy(count_t[chosen_m])
+        weight_m = (count_m * (len(clean_t) / float(count_m.sum()))).float().to(self.device)
         named = tuple(self.encoded.names[n] for pieces in rows for n in pieces[:, 0])
         return Batch(row, torch.from_numpy(clean_t[chosen_m]).to(self.device), weight_m, len(clean_t), size, named)
 
 
 def train_masked(
-    run: Run, live: Any, tokenizer: Any, corpus: Corpus, settings: MaskedSettings, key: str, tags: Mapping[str, Tag]
+    run: Run,
+    live: Any,
+    tokenizer: Any,
+    corpus: Corpus,
+    settings: MaskedSettings,
+    key: str,
+    tags: Mapping[str, Tag],
 ) -> dict[str, dict[str, Tensor]]:
     """Train ``live`` in place, leave it in fp32, put the facts into the run's record; name -> vector, for each tag.
 
@@ -209,7 +252,15 @@ def train_masked(
     tracker = tracked(settings.tracker, run, vars(settings))
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id):
         raise UserError("tokenizer: has no mask token or no tokens around a text, so it is not a masked model's")
+    if (head := live.get_output_embeddings()) is None or getattr(head, "bias", None) is None:
+        raise UserError(
+            f"{type(live).__name__}: has no head that fills in masked tokens, so there is nothing to train it by; "
+            "give the folder of the whole masked model"
+        )
     documents = [d for role in ROLES for d in corpus.documents(role) if d.split in ("train", "")]
+    listing = _listing(run, documents, settings.objective)
+    if listing is not None:
+        key = hashlib.sha256((key + json.dumps(sorted(listing.items()))).encode()).hexdigest()
     known = {tag: sorted({name(d) for d in documents}) for tag, name in tags.items()}
     tagged = Tagged(live, known, run.seed)
     training = live.training
@@ -219,14 +270,17 @@ def train_masked(
         rows, room = split_step(settings.batch_tokens)
         longest = min(settings.max_length, room, _reach(live))
 
-        def stream(some: Sequence[Document], encoded: Encoded, seed: int) -> MaskedStream:
+        def stream(
+            some: Sequence[Document], encoded: Encoded, seed: int, listing: Mapping[str, int] | None = None
+        ) -> MaskedStream:
             names = [[known[tag].index(name(d)) for d in some] for tag, name in tags.items()]
             names_gn = np.asarray(names, dtype=np.int64).reshape(len(tags), len(some))
-            return MaskedStream(
-                encoded, names_gn, settings, tokenizer, longest=longest, room=room, seed=seed, device=run.device
-            )
+            classes = Classes.of(tokenizer, some, listing, encoded.tokens)
+            places = {"longest": longest, "room": room, "seed": seed}
+            return MaskedStream(encoded, classes, names_gn, settings, tokenizer, **places, device=run.device)
 
-        data = stream(documents, kept(run, "tokens", key, tokenizer, documents, len(documents)), run.seed)
+        encoded = kept(run, "tokens", key, tokenizer, documents, len(documents))
+        data = stream(documents, encoded, run.seed, listing)
         if data.encoded.tokens < room:
             raise UserError(
                 f"the text for training has {data.encoded.tokens} tokens, fewer than one batch of {room}; "
@@ -269,6 +323,19 @@ def train_masked(
     }
 
 
+def _listing(run: Run, documents: Sequence[Document], objective: Masking) -> dict[str, int] | None:
+    """The objective's listing of words and terms, or None where it has none; the record has the first of each class."""
+    if not objective.listed:
+        return None
+    texts = {role: [d.text for d in documents if d.role == role] for role in ROLES}
+    listing = objective.listing(Texts(**texts, seed=run.seed))
+    found: dict[int, list[str]] = {}
+    for term, number in listing.items():
+        found.setdefault(number, []).append(term)
+    run.fact(listed={str(n): {"count": len(some), "first": some[:SHOWN_TERMS]} for n, some in sorted(found.items())})
+    return listing
+
+
 def _report(run: Run, record: Record, plan: Mapping[str, Any]) -> None:
     """The facts of the run; ``masked_evaluations`` are bits a chosen token, by role."""
     run.fact(
@@ -307,7 +374,8 @@ def _probe(stream: MaskedStream) -> Probe | None:
     while first < len(pieces):
         filled = np.cumsum(pieces[first:, 2] + 2)
         last = first + max(1, int((filled <= stream.frame.room).sum()))
-        made = stream.lay(list(pieces[first:last, None]), np.random.default_rng([stream.seed, 2, first]))
+        rng = np.random.default_rng([stream.seed, 2, first])
+        made = stream.lay(list(pieces[first:last, None]), rng, Masking())
         found.append(replace(made, weight_t=torch.ones_like(made.weight_t)))
         total, first = total + len(made.target_t), last
     return Probe(found, float(total)) if total else None

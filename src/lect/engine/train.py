@@ -54,6 +54,7 @@ class Settings(Budget):
     new_row_schedule: Schedule | None
     compile: bool
     row_tokens: int = ROW_TOKENS
+    gradient_filter: float = 0.0
     activations: str = "keep"
 
 
@@ -95,6 +96,7 @@ def train(
                 parameters=settings.parameters,
                 texts=texts,
                 teacher=teacher,
+                least=settings.gradient_filter,
                 rows=rows,
                 batch_tokens=rows * room,
                 compile=settings.compile,

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 BATCH_TEXTS = 1000
 
 
@@ -41,6 +44,18 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
             batch = rust.encode_batch_fast(list(texts[start : start + BATCH_TEXTS]), add_special_tokens=False)
             result.extend(encoding.ids for encoding in batch)
     return result
+
+
+def encode_spans(tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Each text, and where its tokens stand in it: (t, 2) first and last character, the last one not included.
+
+    The tokens are those of :func:`encode`.
+    """
+    with plain(tokenizer) as rust:
+        for start in range(0, len(texts), BATCH_TEXTS):
+            some = list(texts[start : start + BATCH_TEXTS])
+            for text, found in zip(some, rust.encode_batch(some, add_special_tokens=False), strict=True):
+                yield text, np.asarray(found.offsets, dtype=np.int64).reshape(-1, 2)
 
 
 def byte_count(texts: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ from lect.ops.dictionary import read, turned
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Vectors", "alignment", "load", "nearest", "normal", "rotation", "sentences", "train", "unit"]
+__all__ = ["Vectors", "alignment", "load", "nearest", "normal", "rotation", "sentences", "train", "unit", "word"]
 
 Floats = NDArray[np.float32]
 NEGATIVE = 10
@@ -78,7 +78,8 @@ class Vectors:
 
 
 @cache
-def _word() -> re.Pattern[str]:
+def word() -> re.Pattern[str]:
+    """What a word is: a stretch of letters, digits and marks."""
     marks = "".join(re.escape(c) for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "M")
     return re.compile(rf"(?:[^\W_]|[{marks}\u200c\u200d])+")
 
@@ -88,7 +89,7 @@ def sentences(texts: Sequence[str]) -> list[list[str]]:
 
     A script that puts no space between words gives stretches as long as its sentences or clauses.
     """
-    return [words for text in texts for line in text.splitlines() if (words := _word().findall(line))]
+    return [words for text in texts for line in text.splitlines() if (words := word().findall(line))]
 
 
 def train(

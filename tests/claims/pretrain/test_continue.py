@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lect.artefacts import Corpus, Document, Model
+from lect.engine import loss
 from lect.engine.cost import EXPECTED_UTILISATION
 from lect.errors import UserError
 from lect.method import Run, Sizes
@@ -72,6 +73,20 @@ def test_learns_the_target_and_replay_keeps_the_rest(bench: Bench, tmp_path: Pat
         assert with_replay[-1]["target"] < 0.9 * with_replay[0]["target"]
         assert with_replay[-1]["kept"] < with_replay[0]["kept"]
         assert with_replay[-1]["kept"] < without[-1]["kept"] - 0.05
+
+
+def test_the_gradient_filter_changes_no_bits_to_speak_of(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other weights, but bits per byte of both texts to 1 % of those without, over two seeds."""
+    monkeypatch.setattr(loss, "FILTER_ROWS", 16)
+    for seed in range(2):
+        runs = [trained(bench, tmp_path / f"{f}{seed}", seed=seed, gradient_filter=f) for f in (0.0, 2**-12)]
+        plain, filtered = (run.facts["evaluations"] for run in runs)
+        assert plain[0] | {"seconds": 0} == filtered[0] | {"seconds": 0}
+        assert Model(runs[0].folder).fingerprint != Model(runs[1].folder).fingerprint
+        for role in ("target", "kept"):
+            assert filtered[-1][role] == pytest.approx(plain[-1][role], rel=0.01)
 
 
 @pytest.mark.parametrize("family", pico.CAUSAL)

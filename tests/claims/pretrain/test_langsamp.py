@@ -3,95 +3,33 @@
 
 from __future__ import annotations
 
-import math
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM
 
+import masked_streams
 from lect.artefacts import Corpus, Document, Model
-from lect.engine.data import Encoded
 from lect.engine.loop import Loop
-from lect.engine.masked import MaskedSettings, MaskedStream, Tagged, opened
+from lect.engine.masked import Tagged, opened
 from lect.errors import UserError
 from lect.method import Run
 from lect.ops.model_folder import check_manifest
-from lect.parts.packing.concat import Concat
-from lect.parts.packing.kind import Packing
-from lect.parts.packing.one_document import OneDocument
 from lect.parts.schedule.kind import Moment
-from lect.registry import build_step
 from lect.stages.pretrain.langsamp import language, script, similarity
 from lect.testing import pico
 from lect.testing.contract import Bench
+from masked_streams import Killed, stream
 
-KNOBS = {
-    "tokens": 64 * 12,
-    "batch_tokens": 64,
-    "max_length": 48,
-    "evaluation_tokens": 2000,
-    "evaluations": 2,
-    "precision": "fp32",
-}
-
-
-class Killed(Exception):
-    pass
-
-
-class Killer:
-    """A listener that stops the run after so many steps."""
-
-    def __init__(self, step: float = math.inf) -> None:
-        self.step = step
-
-    def say(self, text: str) -> None:
-        pass
-
-    gate = say
-
-    def progress(self, done: float, total: float, unit: str, values: Any) -> None:
-        if done >= self.step and "loss" in values:
-            raise Killed
-
-
-def applied(place: Path, base: Model, corpus: Corpus, seed: int = 0, stop: float = math.inf, **knobs: Any) -> Run:
-    (place / "out").mkdir(parents=True, exist_ok=True)
-    (place / "scratch").mkdir(exist_ok=True)
-    run = Run(folder=place / "out", scratch=place / "scratch", seed=seed, listener=Killer(stop))
-    build_step("pretrain/langsamp", KNOBS | knobs).apply(run, base=base, model=base, corpus=corpus)
-    return run
-
-
-def stream(
-    tokenizer: Any,
-    documents: list[Document],
-    room: int = 64,
-    share: float = 0.15,
-    seed: int = 0,
-    packing: Packing = OneDocument(),  # noqa: B008
-) -> Any:
-    from lect.parts.schedule.cosine import Cosine
-
-    settings = MaskedSettings(
-        **dict.fromkeys(("minutes", "tokens", "learning_rate", "tag_learning_rate", "batch_tokens", "max_length"), 1),
-        **dict.fromkeys(("weight_decay", "beta1", "beta2", "epsilon", "clip", "checkpoint_seconds"), 0.0),
-        share=share,
-        packing=packing,
-        schedule=Cosine(),
-        precision="fp32",
-        evaluations=1,
-        evaluation_tokens=1,
-    )
-    names = np.asarray([[n % 2 for n in range(len(documents))], [n % 3 for n in range(len(documents))]])
-    encoded = Encoded.of(tokenizer, documents)
-    return MaskedStream(encoded, names, settings, tokenizer, longest=40, room=room, seed=seed, device="cpu")
+MOST = {"use": "masked_tokens", "with": {"share": 0.9}}
+JOINED = {"use": "concat", "with": {"isolate": False}}
+applied = partial(masked_streams.applied, "pretrain/langsamp")
 
 
 def robert() -> Any:
@@ -176,47 +114,10 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
         torch.testing.assert_close(grad, expected.get(name, torch.zeros_like(grad)), rtol=1e-3, atol=1e-5)
 
 
-def test_tokens_are_chosen_and_shown_in_the_shares_of_the_paper() -> None:
-    tokenizer = pico.build("bert")[1]
-    documents = [*pico.documents()]
-    data = stream(tokenizer, documents, room=256)
-    places = chosen = masked = same = other = 0
-    text = {n: [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id] for n, ids in enumerate(whole(data))}
-    for number in range(400):
-        batch = data.batch(number)
-        row = batch.row
-        clean_t = row.ids_t.clone()
-        clean_t[row.chosen_m] = batch.target_t
-        for ids in torch.split(clean_t, row.offsets.diff().tolist()):
-            assert ids.tolist() in text.values()
-        ends = {tokenizer.cls_token_id, tokenizer.sep_token_id}
-        assert not ends & {*batch.target_t.tolist()}
-        shown_m = row.ids_t[row.chosen_m]
-        places += sum(int(i) not in ends for i in clean_t)
-        chosen += len(shown_m)
-        masked += int((shown_m == tokenizer.mask_token_id).sum())
-        same += int((shown_m == batch.target_t).sum())
-        other += int(((shown_m != batch.target_t) & (shown_m != tokenizer.mask_token_id)).sum())
-        assert float(batch.weight_t.sum()) == pytest.approx(batch.tokens, rel=1e-5)
-    assert chosen > 5000
-    assert chosen / places == pytest.approx(0.15, abs=0.01)
-    assert [masked / chosen, same / chosen, other / chosen] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
-    again, first = stream(tokenizer, documents, room=256).batch(7), data.batch(7)
-    assert torch.equal(again.row.ids_t, first.row.ids_t) and torch.equal(again.target_t, first.target_t)
-    assert not torch.equal(stream(tokenizer, documents, room=256, seed=1).batch(7).row.ids_t, first.row.ids_t)
-
-
-def whole(data: Any) -> list[list[int]]:
-    """Every piece of every document."""
-    pieces = data.packing.cut(np.diff(data.encoded.starts), data.frame)
-    starts = data.encoded.starts
-    return [data.encoded.ids[starts[d] + a : starts[d] + b].tolist() for d, a, b in pieces.tolist()]
-
-
 def test_documents_that_a_packing_joins_see_each_other_and_keep_their_names() -> None:
     tokenizer = pico.build("bert")[1]
     documents = [*pico.documents()]
-    data = stream(tokenizer, documents, room=80, share=0.9, packing=Concat(isolate=False))
+    data = stream(tokenizer, documents, room=80, objective=MOST, packing=JOINED)
     pieces, batches = data.epoch(0)
     assert sum(len(s) for batch in batches for s in batch) == len(pieces) > sum(map(len, batches))
     filled = 0
@@ -244,16 +145,11 @@ def test_documents_that_a_packing_joins_see_each_other_and_keep_their_names() ->
 def test_names_go_with_the_documents_of_the_chosen_tokens() -> None:
     tokenizer = pico.build("bert")[1]
     documents = [*pico.documents()]
-    batch = stream(tokenizer, documents, room=200, share=0.9).batch(0)
+    batch = stream(tokenizer, documents, room=200, objective=MOST).batch(0)
     names = [[d.id for d in documents].index(name) for name in batch.documents]
     sequence_m = torch.bucketize(batch.row.chosen_m, batch.row.offsets[1:], right=True).tolist()
     assert len({*sequence_m}) > 3
     assert batch.row.names_gm.tolist() == [[names[n] % 2 for n in sequence_m], [names[n] % 3 for n in sequence_m]]
-
-
-def test_a_sequence_with_no_token_chosen_by_chance_has_one() -> None:
-    data = stream(pico.build("bert")[1], [*pico.documents()], share=1e-9)
-    assert all(len(data.batch(n).target_t) == 1 for n in range(9))
 
 
 def two_languages(folder: Path, tokenizer: Any) -> Corpus:

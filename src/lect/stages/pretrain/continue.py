@@ -62,7 +62,7 @@ class Continue(PretrainStep):
     """What AdamW adds to the root of the second moment, in units of the gradient."""
     clip: Annotated[float, Range(at_least=0, at_most=1_000_000)] = 1.0
     """Greatest norm of all gradients together; 0 does not clip."""
-    objective: Annotated[PartSpec, Part("objective")] = "next_token"
+    objective: Annotated[PartSpec, Part("objective", base="Objective")] = "next_token"
     """What of a document the model reads, and how much each token counts."""
     parameters: Annotated[PartSpec, Part("parameters")] = "full"
     """Which tensors move, and when."""
@@ -80,6 +80,8 @@ class Continue(PretrainStep):
     """Number format of the compute; master weights are fp32 in either case."""
     moments: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
     """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
+    gradient_filter: Annotated[float, Range(at_least=0, at_most=0.01)] = 0.0
+    """Softmax below which blocks of the loss's gradient are left out, such as 2.4e-4; 0 leaves out none, exactly."""
     compile: bool = True
     """Compile the layers where that works here; where not, the run says so and goes on without."""
     activations: Annotated[str, OneOf("keep", "recompute")] = "keep"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from lect.artefacts import Artefact, Corpus, Model
+from lect.artefacts import Artefact, Corpus, Document, Model
 from lect.engine.cost import ROW_TOKENS, plan
 from lect.errors import UserError
-from lect.method import Estimate, PartSpec, Run, Sizes, Step, knobs
+from lect.method import Estimate, OneOf, Part, PartSpec, Range, Run, Sizes, Step, knobs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,11 @@ class PretrainStep(Step):
         """The most tokens that are computed at once, for the plan."""
         return ROW_TOKENS
 
+    def key(self, run: Run, model: Model, corpus: Corpus) -> str:
+        """What tells checkpoints of this run from those of another: knobs, seed and inputs, hashed."""
+        words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
+        return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
     def recomputes(self) -> bool:
         """Whether layers are run again in the backward pass, for the plan."""
         return False
@@ -70,8 +76,7 @@ class PretrainStep(Step):
         """
         from lect.engine.train import train
 
-        words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
-        key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+        key = self.key(run, model, corpus)
         live, tokenizer = model.load(device=run.device), model.tokenizer()
         known = base.tokenizer().get_vocab()
         new_rows = [i for token, i in tokenizer.get_vocab().items() if token not in known]
@@ -79,6 +84,77 @@ class PretrainStep(Step):
         if run.process:
             return Model(run.folder)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
+
+
+@knobs
+class MaskedStep(PretrainStep):
+    """Trains a masked model on the corpus; an author may say which ``tags`` of a document get a vector."""
+
+    pico_family: ClassVar[str] = "bert"
+
+    minutes: Annotated[float | None, Range(above=0, at_most=100_000)] = 10.0
+    """How long to train, getting ready included, in minutes; turned into steps once, from measured speed."""
+    tokens: Annotated[int | None, Range(at_least=1)] = None
+    """How much to train on instead, in tokens; takes the place of minutes."""
+    objective: Annotated[PartSpec, Part("objective", base="Masking")] = "masked_tokens"
+    """Which tokens are to be filled in, and how much each counts."""
+    learning_rate: Annotated[float, Range(above=0, at_most=1)] = 5e-5
+    """Peak learning rate of the model, per update."""
+    batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 2048
+    """Tokens of one update, padding not counted."""
+    max_length: Annotated[int, Range(at_least=8, at_most=1_048_576)] = 512
+    """Longest sequence in tokens; longer documents are cut into pieces of nearly equal length."""
+    weight_decay: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
+    """Decoupled weight decay of the matrices, per unit of learning rate."""
+    beta1: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    """Memory of AdamW's first moment, per update."""
+    beta2: Annotated[float, Range(at_least=0, below=1)] = 0.999
+    """Memory of AdamW's second moment, per update."""
+    epsilon: Annotated[float, Range(above=0, at_most=1)] = 1e-8
+    """What AdamW adds to the root of the second moment, in units of the gradient."""
+    clip: Annotated[float, Range(at_least=0, at_most=1_000_000)] = 1.0
+    """Greatest norm of all gradients together; 0 does not clip."""
+    packing: Annotated[PartSpec, Part("packing")] = "one_document"
+    """How documents are laid into batches; each stays a sequence of its own."""
+    schedule: Annotated[PartSpec, Part("schedule")] = "warmup_stable_decay"
+    """How the learning rate rises and falls over the run."""
+    checkpoint_seconds: Annotated[float, Range(above=0, at_most=1_000_000)] = 300.0
+    """Time between checkpoints, in seconds; a killed run loses at most this much."""
+    precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
+    """Number format of the compute; master weights are fp32 in either case."""
+    moments: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
+    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
+    evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
+    """How often bits a masked token are measured on calibration text, besides once before the first update."""
+    evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
+    """Size of each sample that is measured, in tokens."""
+    tracker: Annotated[str | None, OneOf("tensorboard", "wandb", "trackio")] = None
+    """Who draws the curves while it trains: files for it in the run folder's logs; wandb stays offline."""
+
+    def budget(self) -> tuple[float | None, int | None, int]:
+        """Tokens take the place of minutes."""
+        return (self.minutes if self.tokens is None else None), self.tokens, self.batch_tokens
+
+    def tags(self) -> Mapping[str, Callable[[Document], str]]:
+        """What names a document, by the name of the tag; none by default."""
+        return {}
+
+    def finish(self, run: Run, vectors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Nothing is left to do with the tags' vectors: tag -> name -> (d,)."""
+
+    def apply(self, run: Run, base: Model, model: Model, corpus: Corpus) -> Model:
+        """Train, then write the model in the number format that its folder had, without the tags' vectors."""
+        from lect.engine.masked import MaskedSettings, train_masked
+
+        key = self.key(run, model, corpus)
+        names = {f.name for f in fields(MaskedSettings)}
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
+        values |= {kind: run.part(kind, getattr(self, kind)) for kind in ("objective", "packing", "schedule")}
+        live, tokenizer = model.load(device=run.device), model.tokenizer()
+        vectors = train_masked(run, live, tokenizer, corpus, MaskedSettings(**values), key, self.tags())
+        made = Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
+        self.finish(run, vectors)
+        return made
 
 
 @knobs
