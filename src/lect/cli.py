@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from lect import __version__
+from lect import __version__, processes
 from lect.errors import BrokenGate, UserError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # lect.models lifts it for a hub id, and for nothing else
@@ -200,10 +200,18 @@ def report(folder: Path, /) -> None:
 
 
 def main() -> None:
-    """Run the command line; 0 is success, 1 a broken gate, 2 something the user can mend, 130 an interrupt."""
+    """Run the command line; 0 is success, 1 a broken gate, 2 something the user can mend, 130 an interrupt.
+
+    Of several processes (see :mod:`lect.processes`) the first does so, and the others follow it.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interrupt
     try:
-        app(exit_on_error=False, print_error=False)
+        if processes.rank():
+            from lect import runner
+
+            runner.follow()
+        else:
+            app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(str(error), 2)
     except UserError as error:
@@ -215,6 +223,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        processes.end()
 
 
 def _fail(text: str, status: int) -> None:

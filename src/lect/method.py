@@ -230,6 +230,13 @@ class Step(Method):
         """Predict the cost of the step; kinds that cost something say so."""
         return Estimate(seconds=1.0)
 
+    def spread(self, processes: int) -> int:
+        """How many of so many processes ``apply`` runs on; one unless a kind can do more.
+
+        Raises UserError where its knobs do not suit that number.
+        """
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -285,6 +292,9 @@ class Run:
     limits: Mapping[str, float] = field(default_factory=dict)
     listener: Listener = field(default_factory=Silent)
     build_part: Callable[[str, PartSpec], Any] | None = None
+    processes: int = 1
+    """How many processes run the step together, each with a Run of its own; all but process 0 write nothing."""
+    process: int = 0
     gates: list[Gate] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import lect
-from lect import artefacts, inputs, machine, models, report
+from lect import artefacts, inputs, machine, models, processes, report
 from lect.artefacts import Artefact, Model, read_json, write_json, write_text
 from lect.errors import BrokenGate, UserError
 from lect.method import Gate, Listener, Run, Silent
@@ -51,6 +51,8 @@ def run(
     listener = listener or Silent()
     with _disk_errors(folder), _locked(folder):
         write_text(folder / "recipe.yaml", recipe.as_yaml())
+        for step in recipe.steps if processes.size() > 1 else ():
+            build_step(step.use, step.values).spread(processes.size())
         base = Model(models.resolve(recipe.model, say=listener.say))
         sources = inputs.sources(recipe.text, recipe.keep, folder / "steps")
         record = _open_record(recipe, folder, base, sources, plan, verb)
@@ -118,7 +120,14 @@ def _step(
             device=machine.device(),
             limits=limits,
             listener=listener,
+            processes=method.spread(processes.size()),
         )
+        if context.processes > 1:
+            held = {name: [type(artefact).__name__, str(artefact.folder.resolve())] for name, artefact in given.items()}
+            folders = {"folder": str(context.folder.resolve()), "scratch": str(scratch.resolve())}
+            processes.Orders.give(
+                {"use": step.use, "values": step.values, "seed": recipe.seed, "given": held} | folders
+            )
         with machine.Meter() as meter:
             method.apply(context, **given)
         made_row = key | {
@@ -141,6 +150,25 @@ def _step(
     if method.publish:
         _publish(home / "out", folder / method.publish)
     return artefact, row
+
+
+def follow() -> None:
+    """Take part in the steps that process 0 spreads, until it ends; what went wrong there too, it tells alone."""
+    try:
+        while (order := processes.Orders.take()) is not None:
+            given = {name: getattr(artefacts, kind)(Path(place)) for name, (kind, place) in order["given"].items()}
+            context = Run(
+                folder=Path(order["folder"]),
+                scratch=Path(order["scratch"]),
+                seed=order["seed"],
+                device=machine.device(),
+                processes=processes.size(),
+                process=processes.rank(),
+            )
+            build_step(order["use"], order["values"]).apply(context, **given)
+    except (UserError, KeyboardInterrupt):
+        if not processes.ended():
+            raise
 
 
 def _open_record(

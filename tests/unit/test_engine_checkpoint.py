@@ -25,7 +25,7 @@ def test_the_last_two_are_kept_and_the_newest_comes_back(tmp_path):
     assert not any(path.suffix in (".pt", ".bin", ".pkl") for path in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE, checkpoint.MANIFEST])
+@pytest.mark.parametrize("name", [checkpoint.TENSORS.format(0), checkpoint.STATE, checkpoint.MANIFEST])
 @pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, name, harm):
     put(tmp_path, 1)
@@ -45,7 +45,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, name, harm):
 def test_torn_leftovers_are_removed(tmp_path):
     torn = tmp_path / ".checkpoint-000000007.tmp"
     torn.mkdir()
-    (torn / checkpoint.TENSORS).write_bytes(b"half")
+    (torn / checkpoint.TENSORS.format(0)).write_bytes(b"half")
     assert checkpoint.load(tmp_path) is None
     assert not torn.exists()
 

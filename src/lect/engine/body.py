@@ -10,7 +10,7 @@ model is as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,13 @@ from lect.errors import UserError
 PROBE = (5, 9, 7)
 TOLERANCE = 0.05
 LAYER_LISTS = ("layers", "h", "blocks", "block")
+
+Whole = Callable[[Callable[[], Tensor]], Tensor]
+
+
+def itself(work: Callable[[], Tensor]) -> Tensor:
+    """What the work gives."""
+    return work()
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,19 @@ class Body:
         self.live = live
         self.base: Any = live.base_model
         self.layers = _layers(self.base)
-        self.head: nn.Parameter = live.get_output_embeddings().weight
+        self.whole: Whole = itself
+        """Runs what uses parts outside of the layers, such as the head; gathers those where they are sharded."""
         self.cap = float(getattr(live.config, "final_logit_softcapping", None) or 0.0)
         self.factor = float(getattr(live.config, "logit_scale", None) or 1.0)
         self.factor /= float(getattr(live.config, "logits_scaling", None) or 1.0)
         self.layout = "rows"
         self.recomputes = False
+
+    @property
+    def head(self) -> nn.Parameter:
+        """The matrix of the logits, (V, D)."""
+        weight: nn.Parameter = self.live.get_output_embeddings().weight
+        return weight
 
     def hidden(self, row: Row) -> Tensor:
         """Hidden states under the head's factor, one row a token: (T, D)."""

@@ -60,19 +60,36 @@ class Budget:
 
 
 def planned(run: Run, loop: Loop, budget: Budget, key: str, started: float, step_seconds: float) -> dict[str, Any]:
-    """The plan that an earlier, killed run of the same key made, or a new one; it says how many steps there are."""
+    """The plan that an earlier, killed run of the same key made, or a new one; it says how many steps there are.
+
+    Of several processes the first decides; all take part in the laps.
+    """
+    old = loop.world.told(lambda: _earlier(run, loop, key))
+    if old is not None:
+        return old
+    laps = loop.laps()
+    return loop.world.told(lambda: _new(run, loop, budget, key, started, step_seconds, laps))
+
+
+def _earlier(run: Run, loop: Loop, key: str) -> dict[str, Any] | None:
+    """The plan of a killed run of the same key; checkpoints of another are a UserError."""
     path: Path = run.scratch / "plan.json"
-    now = machine_state(loop)
     if path.exists() and (old := read_json(path)).get("key") == key:
-        if any(old[name] != value for name, value in now.items()):
+        if any(old[name] != value for name, value in machine_state(loop).items()):
             run.say(
-                "this run began with other threads, another torch or without its compiler: it goes on, "
+                "this run began with other threads or processes, another torch or without its compiler: it goes on, "
                 "but the weights will not be bit-identical to those of an unbroken run"
             )
         return old
     for stale in run.scratch.glob("checkpoint-*"):
         raise UserError(f"{stale}: is a checkpoint of another run; delete the folder {run.scratch} and run again")
-    laps = loop.laps()
+    return None
+
+
+def _new(
+    run: Run, loop: Loop, budget: Budget, key: str, started: float, step_seconds: float, laps: dict[str, Any]
+) -> dict[str, Any]:
+    """A plan of so many steps as the budget allows, written to the scratch folder."""
     if budget.tokens is not None:
         steps = max(1, budget.tokens // budget.batch_tokens)
     elif budget.minutes is not None:
@@ -85,10 +102,10 @@ def planned(run: Run, loop: Loop, budget: Budget, key: str, started: float, step
         steps = planned_steps(budget.minutes, spent, step_seconds, evaluation_steps, loop.compile)
     else:
         raise UserError("minutes and tokens are both null; give one of them")
-    plan = {"key": key, "steps": steps, "planned_step_seconds": step_seconds, **now}
+    plan = {"key": key, "steps": steps, "planned_step_seconds": step_seconds, **machine_state(loop)}
     if laps:
         plan["laps"] = laps
-    write_json(path, plan)
+    write_json(run.scratch / "plan.json", plan)
     return plan
 
 
@@ -114,6 +131,7 @@ def machine_state(loop: Loop) -> dict[str, Any]:
     """What must be the same for a resumed run to be bit-identical."""
     return {
         "threads": torch.get_num_threads(),
+        "processes": loop.world.size,
         "compiled": loop.compile,
         "layout": loop.body.layout,
         "torch": torch.__version__,

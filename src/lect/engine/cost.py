@@ -12,7 +12,7 @@ ACTIVATION_BYTES = 40.0
 RECOMPUTED = 0.1
 """Share of these that is left where layers are run again: the greatest of four shapes, see LOG.md."""
 ROW_TOKENS = 4096
-"""A step of more tokens than this runs as several rows, and their gradients are added in fp32."""
+"""By default a step of more tokens than this runs as several rows, and their gradients are added in fp32."""
 FIXED_BYTES = 1700 * 2**20
 """What Python, torch, the compiler, the text and the steps before take: measured, see LOG.md."""
 
@@ -47,6 +47,7 @@ def plan(
     parameters: int,
     matmul_flops: float,
     batch_tokens: int,
+    row_tokens: int = ROW_TOKENS,
     rows: int = 0,
     half: bool = True,
     recomputed: int = 0,
@@ -62,7 +63,7 @@ def plan(
     """
     flops = training_flops(tokens, parameters)
     state = parameters * (2 + 2 + 4 + 8 if half else 4 + 4 + 8)
-    activations = min(batch_tokens, ROW_TOKENS) * parameters**0.5 * ACTIVATION_BYTES * (1 if half else 2)
+    activations = min(batch_tokens, row_tokens) * parameters**0.5 * ACTIVATION_BYTES * (1 if half else 2)
     activations *= RECOMPUTED if recomputed else 1
     logits = min(64 * 2**20, batch_tokens * rows * 2)
     return Cost(

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from lect import machine
 from lect.engine import checkpoint, curve, loss
-from lect.engine.body import Body
+from lect.engine.body import Body, Whole, itself
 from lect.engine.cost import training_flops
 from lect.engine.data import Batch, Mixed, Stream
 from lect.engine.optimizer import AdamW, squares, update
+from lect.engine.spread import ALONE, World, local
 from lect.engine.track import Tracker
 from lect.errors import UserError
 from lect.parts.schedule.kind import Moment
@@ -100,6 +101,9 @@ class Loop:
     """None counts every token the same."""
     parameters: Parameters | None = None
     """None trains all of them."""
+    world: World = ALONE
+    whole: Whole = itself
+    """The body's, where it may be sharded."""
     texts: dict[str, Probe] = field(default_factory=dict)
     """A sample of each text that the mixture wants the loss of."""
     teacher: Body | None = None
@@ -130,7 +134,7 @@ class Loop:
         except UserError:
             raise
         except Exception as error:
-            if not self.compile:
+            if not self.compile or self.world.size > 1:  # shards are left in no known state
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             self.run.say(f"torch.compile does not work here, so training runs uncompiled and slower: {reason[0][:200]}")
@@ -242,11 +246,11 @@ class Loop:
                     self._evaluate(started, steps)
                 self._track(numbers)
                 self._show(steps, value)
-                if step + 1 == steps or time.monotonic() - saved > self.checkpoint_seconds:
+                if step + 1 == steps or self.world.told(lambda: time.monotonic() - saved > self.checkpoint_seconds):  # noqa: B023
                     self._save(started)
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            if whole and self.record.step:
+            if whole and self.record.step and self.world.size == 1:
                 self._save(started)
             raise
         finally:
@@ -265,30 +269,21 @@ class Loop:
         weight = 1.0 / sum(batch.tokens for batch in batches)
         grads: dict[str, Tensor] = {}
         trained = self._trained(at)
-        total = 0.0
-        for batch in batches:
-            value = loss.blocked_loss(
-                self.body.hidden(batch.row),
-                self.body.head,
-                batch.target_t,
-                batch.weight_t * weight,
-                self.body.cap,
-                self.kernels,
-                self._weigh(batch, progress),
-                self._taught(batch, progress),
-                self.least,
-            )
+        values: list[float] = []
+        for batch in self.world.mine(batches):
+            value = self.whole(lambda: self._loss(batch, weight, progress))  # noqa: B023
             torch.autograd.backward(value)
-            total += value.item()
+            values.append(value.item())
             for name, parameter in self.optimizer.named():
                 if name not in trained:
                     parameter.grad = None
                     continue
-                grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                grad = local(parameter.grad) if parameter.grad is not None else torch.zeros_like(local(parameter))
                 if self.rows > 1:
                     grad = grads[name].add_(grad) if name in grads else grad.float()
                 grads[name] = grad
                 parameter.grad = None
+        total = sum(self.world.joined(values))
         for name in self.masks.keys() & grads.keys():
             grads[name].mul_(self.masks[name])
         norm = self.optimizer.norm(grads)
@@ -304,6 +299,20 @@ class Loop:
         self.latest = norm, rates
         return total, batches
 
+    def _loss(self, batch: Batch, weight: float, progress: float) -> Tensor:
+        """The loss of a row, times ``weight``."""
+        return loss.blocked_loss(
+            self.body.hidden(batch.row),
+            self.body.head,
+            batch.target_t,
+            batch.weight_t * weight,
+            self.body.cap,
+            self.kernels,
+            self._weigh(batch, progress),
+            self._taught(batch, progress),
+            self.least,
+        )
+
     def _trained(self, at: Moment | None) -> Collection[str]:
         """The names of the parameters that move in this part of the run; where a round begins, its masks are made.
 
@@ -314,9 +323,11 @@ class Loop:
             named = {name: tuple(parameter.shape) for name, parameter in self.optimizer.named()}
             found = self.parameters.trained(named, turn, self.run.seed) if self.parameters else named
             self._turns = {turn: frozenset(found)}
-            self._freeze(self._turns[turn])
+            if self.world.size == 1:  # FSDP2 fixes at its start which tensors have gradients
+                self._freeze(self._turns[turn])
         if self.parameters and at and turn != self.record.round:
-            self.masks = dict(self.parameters.kept(self.optimizer.master, turn, self.run.seed))
+            kept = self.parameters.kept(self.optimizer.whole(), turn, self.run.seed)
+            self.masks = {name: mask[slice(*self.world.part(len(mask)))] for name, mask in kept.items()}
             self.optimizer.mask(self.masks)
             self.record.round = turn
         return self._turns[turn]
@@ -431,25 +442,25 @@ class Loop:
 
     def _nats(self, probe: Probe) -> float:
         """The sum of a sample's losses."""
-        total = 0.0
-        for batch in probe.batches:
-            hidden_td = self.body.hidden(batch.row).detach()
-            head_vd = self.body.head.detach()
-            total += float(
-                loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
-            )
-        return total
+        batches = probe.batches + probe.batches[-1:] * (-len(probe.batches) % self.world.size)
+        values = [float(self.whole(lambda: self._probed(batch))) for batch in self.world.mine(batches)]  # noqa: B023
+        return sum(self.world.joined(values)[: len(probe.batches)])
+
+    def _probed(self, batch: Batch) -> Tensor:
+        """Nats of a row's targets, each times its weight; no gradient flows."""
+        hidden_td, head_vd = self.body.hidden(batch.row).detach(), self.body.head.detach()
+        return loss.blocked_loss(hidden_td, head_vd, batch.target_t, batch.weight_t, self.body.cap, self.kernels)
 
     def _save(self, started: float) -> None:
         if self.tracker:
             self.tracker.flush()
         self.record.seconds = time.monotonic() - started
-        masks = {f"mask/{name}": mask for name, mask in self.masks.items()}
-        checkpoint.save(self.run.scratch, self.record.step, self.optimizer.state() | masks, asdict(self.record))
+        state = self.optimizer.state() | {f"mask/{name}": mask for name, mask in self.masks.items()}
+        checkpoint.save(self.run.scratch, self.record.step, state, asdict(self.record), self.world)
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""
-        held = checkpoint.load(self.run.scratch)
+        held = checkpoint.load(self.run.scratch, self.world)
         if held is None:
             return
         tensors, state = held

@@ -4,7 +4,8 @@
 Decoupled weight decay as in arXiv 1711.05101, algorithm 2. Nothing here keeps a count of its own: the step number and
 the learning rates come from outside, so that a resumed run is the same run. Memory beyond the live weights: 12 bytes a
 parameter in bf16 compute (master and two moments), 8 in fp32 (the live weights are the masters), plus the gradients;
-4 less where the moments are kept in bf16.
+4 less where the moments are kept in bf16. On several processes each has its own part of the rows of everything, and the
+live weights are the masters.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lect.engine.spread import ALONE, Gathered, World, local
 
 SLICE = 1 << 20
 Update = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor], None]
@@ -68,8 +71,9 @@ class AdamW:
         clip: float,
         dtype: torch.dtype = torch.float32,
         moments: torch.dtype = torch.float32,
+        world: World = ALONE,
     ) -> None:
-        self.groups = tuple(groups)
+        self.groups, self.world = tuple(groups), world
         self.beta1, self.beta2, self.epsilon, self.clip = beta1, beta2, epsilon, clip
         self.kernel: Update = update
         self.squares: Callable[[Tensor], Tensor] = squares
@@ -77,8 +81,9 @@ class AdamW:
         self.first: dict[str, Tensor] = {}
         self.second: dict[str, Tensor] = {}
         for name, parameter in self.named():
-            self.master[name] = parameter.data.float()
-            parameter.data = self.master[name].to(dtype)
+            self.master[name] = local(parameter).float()
+            if world.size == 1:
+                parameter.data = self.master[name].to(dtype)
             self.first[name] = torch.zeros_like(self.master[name], dtype=moments)
             self.second[name] = torch.zeros_like(self.master[name], dtype=moments)
 
@@ -89,7 +94,7 @@ class AdamW:
 
     def norm(self, grads: dict[str, Tensor]) -> float:
         """The Euclidean norm of the given gradients together."""
-        return math.sqrt(torch.stack([self.squares(grad.view(-1)) for grad in grads.values()]).sum())
+        return math.sqrt(self.world.total(torch.stack([self.squares(grad.view(-1)) for grad in grads.values()]).sum()))
 
     def step(self, count: int, multipliers: Sequence[float], grads: dict[str, Tensor], norm: float) -> None:
         """Update number ``count`` (from 1), each group at its rate times its multiplier, clipped by ``norm``.
@@ -107,10 +112,17 @@ class AdamW:
                 numbers = torch.tensor(values, dtype=torch.float32, device=parameter.device)
                 live = parameter.data.view(-1) if parameter.dtype != torch.float32 else None
                 flat = [t.reshape(-1) for t in (self.master[name], self.first[name], self.second[name], grads[name])]
-                width = parameter.numel() // max(1, len(parameter)) if group.rows is not None else 1
-                for low, high in group.rows if group.rows is not None else ((0, parameter.numel()),):
-                    part = slice(low * width, high * width)
+                for part in self._parts(group, parameter):
                     self._sliced(live[part] if live is not None else None, [t[part] for t in flat], numbers)
+
+    def _parts(self, group: Group, parameter: torch.nn.Parameter) -> list[slice]:
+        """Which of this process's numbers of a parameter a group trains."""
+        if group.rows is None:
+            return [slice(None)]
+        width = parameter.numel() // max(1, len(parameter))
+        first, last = self.world.part(len(parameter))
+        inside = [(max(low, first) - first, min(high, last) - first) for low, high in group.rows]
+        return [slice(low * width, high * width) for low, high in inside if low < high]
 
     def _sliced(self, live: Tensor | None, flat: list[Tensor], numbers: Tensor) -> None:
         """Run the kernel: whole where it is compiled, else in slices that stay in the processor's cache."""
@@ -125,13 +137,19 @@ class AdamW:
         """Set entries that are not kept to zero: weights, live and master, and moments."""
         live = dict(self.named())
         for name, kept_here in kept.items():
-            for tensor in (self.master[name], self.first[name], self.second[name], live[name].data):
+            own = (self.master[name], self.first[name], self.second[name])
+            for tensor in own if self.world.size > 1 else (*own, live[name].data):
                 tensor.masked_fill_(~kept_here, 0.0)
+
+    def whole(self) -> Mapping[str, Tensor]:
+        """The masters whole; on several processes each is gathered when it is asked for, by all in the same order."""
+        return self.master if self.world.size == 1 else Gathered(dict(self.named()))
 
     def release(self) -> None:
         """Make the masters the live weights, and let each have a gradient again."""
         for name, parameter in self.named():
-            parameter.data = self.master[name]
+            if self.world.size == 1:
+                parameter.data = self.master[name]
             parameter.requires_grad_(True)
             parameter.grad = None
 
@@ -150,5 +168,5 @@ class AdamW:
         """Take over a state of :meth:`state`, and set the live weights from the masters."""
         for key, tensor in self.state().items():
             tensor.copy_(state[key])
-        for name, parameter in self.named():
+        for name, parameter in self.named() if self.world.size == 1 else ():
             parameter.data.copy_(self.master[name])

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
 from lect.engine.loop import Loop, Probe, Rates, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.spread import World, sharded, world
 from lect.engine.tokens import kept
 from lect.engine.track import opened as tracked
 from lect.errors import UserError
@@ -51,6 +53,7 @@ class Settings(Budget):
     embedding_schedule: Schedule | None
     new_row_schedule: Schedule | None
     compile: bool
+    row_tokens: int = ROW_TOKENS
     gradient_filter: float = 0.0
     activations: str = "keep"
 
@@ -65,25 +68,26 @@ def train(
     little text or time, the loss is no number, or the model is no causal decoder.
     """
     started = time.monotonic()
-    tracker = tracked(settings.tracker, run, vars(settings))
-    with opened(live) as body:
+    tracker = tracked(settings.tracker, run, vars(settings)) if run.process == 0 else None
+    with world(run) as here, opened(live) as body:
         body.recompute(settings.activations == "recompute")
-        rows, room = split_step(settings.batch_tokens)
+        rows, room = split_step(settings.batch_tokens, settings.row_tokens, here.size)
         longest = _longest(run, live, min(settings.max_length, room))
         ends = Ends.of(tokenizer)
-        data = _data(run, tokenizer, corpus, settings, key, ends, longest, room)
+        data = here.first(lambda: _data(run, tokenizer, corpus, settings, key, ends, longest, room))
         probes = _probes(run, tokenizer, corpus, settings, ends, longest, room)
         multiplied, attended = matmul_parameters(live, body), attention_width(live, body)
         texts = _texts(run, tokenizer, corpus, settings, ends, longest, room, data)
         with (
-            _teacher(run, tokenizer, body, settings) as (teacher, name),
+            _teacher(run, tokenizer, body, settings, here) as (teacher, name),
             settings.parameters.opened(live, run.seed),
-            _narrowed(live, settings.dtype),
-            _optimizer(live, body, settings, stretches(new_rows)) as (optimizer, schedules),
+            _narrowed(live, settings.dtype if here.size == 1 else torch.float32),
+            sharded(here, body, settings.dtype) as shards,
+            _optimizer(shards, settings, stretches(new_rows), here) as (optimizer, schedules),
         ):
             loop = Loop(
                 run=run,
-                body=body,
+                body=shards,
                 optimizer=optimizer,
                 data=data,
                 probes=probes,
@@ -100,16 +104,18 @@ def train(
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=multiplied,
                 attention_width=attended,
+                world=here,
+                whole=shards.whole,
                 tracker=tracker,
             )
-            rates = [machine.matmul_flops()]
+            rates = [sum(here.joined([machine.matmul_flops()]))]
             loop.matmul_flops = rates[0]
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
             record = loop.go(plan["steps"], plan.get("laps"))
-            facts = settings.parameters.facts(optimizer.master, plan["steps"])
-            rates.append(machine.matmul_flops())
+            facts = settings.parameters.facts(optimizer.whole(), plan["steps"])
+            rates.append(sum(here.joined([machine.matmul_flops()])))
     if loop.compile:
         torch.compiler.reset()
     rate = sum(rates) / len(rates)
@@ -137,7 +143,9 @@ def train(
 
 
 @contextmanager
-def _teacher(run: Run, tokenizer: Any, body: Body, settings: Settings) -> Iterator[tuple[Body | None, str]]:
+def _teacher(
+    run: Run, tokenizer: Any, body: Body, settings: Settings, here: World
+) -> Iterator[tuple[Body | None, str]]:
     """The model that the objective learns from, in the compute type, and its fingerprint; or None and nothing.
 
     Raises UserError where there is no such model, or its vocabulary is another.
@@ -146,7 +154,7 @@ def _teacher(run: Run, tokenizer: Any, body: Body, settings: Settings) -> Iterat
     if not name:
         yield None, ""
         return
-    model = Model(models.resolve(name, run.say))
+    model = Model(Path(here.told(lambda: str(models.resolve(name, run.say)))))
     other, own = model.tokenizer().get_vocab(), tokenizer.get_vocab()
     if other != own:
         apart = len(other.items() ^ own.items())
@@ -165,9 +173,17 @@ def _teacher(run: Run, tokenizer: Any, body: Body, settings: Settings) -> Iterat
         yield teacher, model.fingerprint
 
 
-def split_step(batch_tokens: int) -> tuple[int, int]:
-    """Rows a step, and tokens a row."""
-    rows = -(-batch_tokens // ROW_TOKENS)
+def split_step(batch_tokens: int, row_tokens: int = ROW_TOKENS, processes: int = 1) -> tuple[int, int]:
+    """Rows a step, and tokens a row; rows that the processes cannot share equally are a UserError."""
+    rows = -(-batch_tokens // row_tokens)
+    if rows % processes:
+        counts = (-(-batch_tokens // n) for n in range(row_tokens, 0, -1))
+        fits = (-(-batch_tokens // count) for count in counts if count % processes == 0)
+        advice = f"set row_tokens to {fit}" if (fit := next(fits, None)) else f"raise batch_tokens to {processes}"
+        raise UserError(
+            f"row_tokens: a step of {batch_tokens} tokens runs as {rows} row{'s'[: rows > 1]} of at most {row_tokens}, "
+            f"which {processes} processes cannot share; {advice}"
+        )
     return rows, batch_tokens // rows
 
 
@@ -326,12 +342,13 @@ def _narrowed(live: Any, dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextmanager
-def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Iterator[tuple[AdamW, list[Rates]]]:
+def _optimizer(body: Body, settings: Settings, new: Stretches, world: World) -> Iterator[tuple[AdamW, list[Rates]]]:
     """Put the weights that want a gradient into the compute type; afterwards they are the fp32 masters again.
 
     Each group has its schedule. Rows in ``new`` are a group of their own; while ``new_rows_first`` lasts, the only one
     that moves.
     """
+    live = body.live
     embeddings = {id(m.weight) for m in live.modules() if isinstance(m, nn.Embedding)} | {id(body.head)}
     rows = len(body.head)
     old = stretches(set(range(rows)).difference(*(range(a, b) for a, b in new)))
@@ -370,7 +387,7 @@ def _optimizer(live: Any, body: Body, settings: Settings, new: Stretches) -> Ite
         )
         for kind, (members, rate, decay, _, part) in zip(names, plan, strict=True)
     ]
-    optimizer = AdamW(groups, **settings.adam)
+    optimizer = AdamW(groups, world=world, **settings.adam)
     try:
         yield optimizer, [schedule for *_, schedule, _ in plan]
     finally:

@@ -46,6 +46,8 @@ class Continue(PretrainStep):
     """Share of the run, at its start, in which only the rows of new tokens move, in (0, 1)."""
     batch_tokens: Annotated[int, Range(at_least=16, at_most=16_777_216)] = 512
     """Tokens of one update; the fewer, the more updates fit into the time."""
+    row_tokens: Annotated[int, Range(at_least=1, at_most=16_777_216)] = 4096
+    """Tokens that are computed at once; a step of more runs as several rows, which processes share."""
     max_length: Annotated[int, Range(at_least=8, at_most=1_048_576)] = 512
     """Longest sequence in tokens; longer documents are cut into pieces of nearly equal length."""
     mixture: Annotated[PartSpec, Part("mixture")] = "replay"
@@ -94,6 +96,17 @@ class Continue(PretrainStep):
     def budget(self) -> tuple[float | None, int | None, int]:
         """Tokens take the place of minutes."""
         return (self.minutes if self.tokens is None else None), self.tokens, self.batch_tokens
+
+    def row(self) -> int:
+        """The knob."""
+        return self.row_tokens
+
+    def spread(self, processes: int) -> int:
+        """All of them, if they can share the rows of a step."""
+        from lect.engine.train import split_step
+
+        split_step(self.batch_tokens, self.row_tokens, processes)
+        return processes
 
     def recomputes(self) -> bool:
         """As the knob says."""

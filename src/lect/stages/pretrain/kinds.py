@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lect.artefacts import Artefact, Corpus, Document, Model
-from lect.engine.cost import plan
+from lect.engine.cost import ROW_TOKENS, plan
 from lect.errors import UserError
 from lect.method import Estimate, OneOf, Part, PartSpec, Range, Run, Sizes, Step, knobs
 
@@ -39,6 +39,10 @@ class PretrainStep(Step):
         """Minutes, tokens (one of them is None), and tokens a batch, for the plan."""
         raise NotImplementedError
 
+    def row(self) -> int:
+        """The most tokens that are computed at once, for the plan."""
+        return ROW_TOKENS
+
     def key(self, run: Run, model: Model, corpus: Corpus) -> str:
         """What tells checkpoints of this run from those of another: knobs, seed and inputs, hashed."""
         words = {"knobs": asdict(self), "seed": run.seed, "model": model.fingerprint, "corpus": corpus.fingerprint}
@@ -56,6 +60,7 @@ class PretrainStep(Step):
             parameters=sizes.parameters,
             matmul_flops=sizes.matmul_flops,
             batch_tokens=batch_tokens,
+            row_tokens=self.row(),
             rows=sizes.rows,
             recomputed=sizes.parameters - sizes.embedding_parameters if self.recomputes() else 0,
         )
@@ -76,6 +81,8 @@ class PretrainStep(Step):
         known = base.tokenizer().get_vocab()
         new_rows = [i for token, i in tokenizer.get_vocab().items() if token not in known]
         train(run, live, tokenizer, corpus, self.settings(run), key, new_rows)
+        if run.process:
+            return Model(run.folder)
         return Model.write(run.folder, live, tokenizer, run, dtype=model.dtype)
 
 
