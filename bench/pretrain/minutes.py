@@ -19,7 +19,7 @@ from bench.vocab.place import Place
 
 CONFIG: dict[str, Any] = {
     **{name: SHARED[name] for name in ("model", "text", "keep")},
-    "minutes": [2.0, 3.0, 4.0, 6.0],
+    "minutes": [2.0, 3.0, 4.0],
     "trainer": {"minutes": 20.0, "block": 1024, "batch": 2, "learning_rate": 5e-5, "kept_share": 0.25, "seed": 0},
 }
 GOALS = {"minutes_share": at_most(0.1)}
