@@ -154,6 +154,7 @@ class BlockedLoss(torch.autograd.Function):
                 soft_peak_n, soft_total_n = kernels.fold(soft_nb, soft_peak_n, soft_total_n, 0.0)
             if keep:
                 kept.append((logits_nb, soft_nb))
+            del logits_nb, soft_nb  # before the next block is made
         sums_n, soft_sums_n = peak_n + total_n.log(), soft_peak_n + soft_total_n.log()
         right_n = own(hidden_nd, head_vd, target_n)
         bent_n = cap * torch.tanh(right_n / cap) if cap else right_n
@@ -180,6 +181,7 @@ class BlockedLoss(torch.autograd.Function):
                 mean_n += part_n
             else:
                 slope_nb = kernels.slope(logits_nb, sums_n, weight_n, cap)
+            del logits_nb, soft_nb
             if keep:
                 kept[number] = slope_nb, None
             inside = ((target_n >= low) & (target_n < low + step)).nonzero()[:, 0]
@@ -188,6 +190,7 @@ class BlockedLoss(torch.autograd.Function):
                 torch.mm(slope_nb.t(), hidden_nd, out=dhead_vd[low : low + step])
             if dhidden_nd is not None:
                 dhidden_nd += slope_nb @ block_bd
+            del slope_nb
         if teacher is not None:
             loss = loss + teacher.share * ((bent_n - mean_n) * weight_n).sum()
         ctx.grads = dhidden_nd.to(hidden_nd.dtype) if dhidden_nd is not None else None, dhead_vd
