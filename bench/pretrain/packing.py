@@ -60,7 +60,7 @@ def variant(name: str, told: dict[str, Any]) -> ModuleType:
 
 
 def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One round for each seed: both packings, the first of the last round last."""
+    """One round for each seed: both packings; which of them goes first changes from round to round."""
     from lect import artefacts, models
 
     base = artefacts.Model(models.resolve(config["model"]))
