@@ -23,7 +23,9 @@ from bench.harness import stored, work_folder
 from bench.pretrain.methods import CLAIMS
 from bench.vocab.place import Place, corpus
 
-BASE = "pretrain_claims_baseline"
+PREFIX = "pretrain_claims_"
+ROLES = ("target", "kept")
+FACTS = ("trained_tokens", "trained_bytes", "steps", "bytes_per_second", "tokens_per_second", "filled")
 SHARED: dict[str, Any] = {
     "model": "gemma-3-270m",
     "text": "bundled:eu",
@@ -59,13 +61,14 @@ def variants() -> dict[str, ModuleType]:
 def variant(name: str, told: dict[str, Any]) -> ModuleType:
     """The comparison of one claim, with all that the harness asks of a module."""
     made: Any = ModuleType(f"bench.pretrain.claims_{name}")
+    against = told["against"]
     made.__file__ = __file__
-    made.__doc__ = "Plain continued pretraining, three seeds." if name == "baseline" else f"{told['part']} as promised."
-    made.CONFIG = {**SHARED, **told}
+    made.__doc__ = f"{told['part']} as promised." if against else "Plain continued pretraining, three seeds."
+    made.CONFIG = {**SHARED, **told, "knobs": {**SHARED["knobs"], **told["knobs"]}}
     made.GOALS = {}
     made.CODE = CODE + ([f"src/lect/parts/{told['part']}.py"] if told["part"] else [])
-    made.NEEDS = [] if name == "baseline" else [BASE]
-    made.ORDER = ORDER + (name != "baseline")
+    made.NEEDS = [PREFIX + against] if against else []
+    made.ORDER = ORDER + bool(against)
     made.measure = measure
     return made  # type: ignore[no-any-return]
 
@@ -75,28 +78,42 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     from lect import artefacts, models
 
     base = artefacts.Model(models.resolve(config["model"]))
-    trimmed, read = start(config, base)
+    given = dict(zip(("model", "corpus"), start(config, base), strict=True))
     shutil.rmtree(folder / "run", ignore_errors=True)
     place = Place(folder / "run")
     runs = []
     for seed in config["seeds"]:
-        told = {**config["knobs"], **config["with"]}
-        given = {"base": base, "model": trimmed, "corpus": read}
-        made, facts = place.step(f"seed-{seed}", "pretrain/continue", told, seed, **given)
-        found = place.bits(made, read, config["max_bytes"])
-        shutil.rmtree(made.folder)
-        kept = ("trained_tokens", "trained_bytes", "steps", "tokens_per_second", "filled")
-        runs.append({"seed": seed, **found, **{name: facts[name] for name in kept}})
+        runs.append({"seed": seed, **trained(place, f"seed-{seed}", config, config["with"], seed, base=base, **given)})
         print(runs[-1], flush=True)
-    figures: dict[str, float | None] = {role: statistics.fmean(r[role] for r in runs) for role in ("target", "kept")}
-    if config["part"] is None:
+    figures: dict[str, float | None] = {role: statistics.fmean(r[role] for r in runs) for role in ROLES}
+    if not config["against"]:
         return {"figures": figures, "details": {"runs": runs}}
-    others = stored(BASE)["details"]["runs"]
-    for role in ("target", "kept"):
-        found = interval([r[role] / o[role] - 1 for r, o in zip(runs, others, strict=True)])
-        figures |= dict(zip((f"{role}_change", f"{role}_change_low", f"{role}_change_high"), found, strict=True))
-    mean, _, high = interval([r[config["on"]] / o[config["on"]] - 1 for r, o in zip(runs, others, strict=True)])
-    return {"figures": figures, "details": {"runs": runs}, "verdict": verdict(mean, high, config["bound"])}
+    changes = changed(runs, stored(PREFIX + config["against"])["details"]["runs"])
+    mean, _, high = changes[config["on"]]
+    told = {"details": {"runs": runs}, "verdict": verdict(mean, high, config["bound"])}
+    return {"figures": figures | named(changes), **told}
+
+
+def trained(
+    place: Place, label: str, config: dict[str, Any], told: dict[str, Any], seed: int, **given: Any
+) -> dict[str, Any]:
+    """One training with the knobs ``told`` beside those of all: bits per byte of both roles, and what was read."""
+    made, facts = place.step(label, "pretrain/continue", {**config["knobs"], **told}, seed, **given)
+    found = place.bits(made, given["corpus"], config["max_bytes"])
+    shutil.rmtree(made.folder)
+    return {**found, **{name: facts[name] for name in FACTS}}
+
+
+def changed(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, tuple[float, float, float]]:
+    """For each role the relative change of bits per byte, paired in order: mean and ends of the interval."""
+    pairs = list(zip(runs, others, strict=True))
+    return {role: interval([ours[role] / theirs[role] - 1 for ours, theirs in pairs]) for role in ROLES}
+
+
+def named(changes: dict[str, tuple[float, float, float]]) -> dict[str, float]:
+    """The changes as figures."""
+    ends = ("change", "change_low", "change_high")
+    return {f"{role}_{end}": value for role, found in changes.items() for end, value in zip(ends, found, strict=True)}
 
 
 def start(config: dict[str, Any], base: Any) -> tuple[Any, Any]:

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.harness import Goal, at_least, at_most, ratio
-from bench.pretrain.claims import SHARED, interval, start, verdict
+from bench.pretrain.claims import ROLES, SHARED, changed, interval, named, start, trained, verdict
 from bench.vocab.place import Place
 
 BASELINE = {"use": "concat", "with": {"isolate": False}}
@@ -64,19 +64,15 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     from lect import artefacts, models
 
     base = artefacts.Model(models.resolve(config["model"]))
-    trimmed, read = start(config, base)
+    given = dict(zip(("model", "corpus"), start(config, base), strict=True))
     shutil.rmtree(folder / "run", ignore_errors=True)
     place = Place(folder / "run")
     rounds = []
     for number, seed in enumerate(config["seeds"]):
         found: dict[str, Any] = {}
         for which in ("packing", "baseline")[:: 1 if number % 2 else -1]:
-            told = {**config["knobs"], "packing": config[which]}
-            given = {"base": base, "model": trimmed, "corpus": read}
-            made, facts = place.step(f"{which}-{seed}", "pretrain/continue", told, seed, **given)
-            kept = ("trained_tokens", "trained_bytes", "steps", "bytes_per_second", "filled")
-            found[which] = {**place.bits(made, read, config["max_bytes"]), **{name: facts[name] for name in kept}}
-            shutil.rmtree(made.folder)
+            told = {"packing": config[which]}
+            found[which] = trained(place, f"{which}-{seed}", config, told, seed, base=base, **given)
             print(seed, which, found[which], flush=True)
         rounds.append({"seed": seed, **found})
     return {**judged(rounds, config["faster"]), "details": {"rounds": rounds}}
@@ -84,20 +80,21 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def judged(rounds: list[dict[str, Any]], faster: float | None) -> dict[str, Any]:
     """Figures and verdict of the rounds: of the bits alone, or of bits and speed where speed is promised."""
-    pairs = [(r["packing"], r["baseline"]) for r in rounds]
-    figures: dict[str, float | None] = {}
-    for which, place in (("packing", 0), ("baseline", 1)):
-        for name in ("target", "kept", "bytes_per_second"):
-            figures[f"{which}_{name}"] = statistics.fmean(pair[place][name] for pair in pairs)
-    for role in ("target", "kept"):
-        found = interval([ours[role] / theirs[role] - 1 for ours, theirs in pairs])
-        figures |= dict(zip((f"{role}_change", f"{role}_change_low", f"{role}_change_high"), found, strict=True))
-    mean, _, high = interval([ours["target"] / theirs["target"] - 1 for ours, theirs in pairs])
+    runs = {which: [found[which] for found in rounds] for which in ("packing", "baseline")}
+    figures: dict[str, float | None] = {
+        f"{which}_{name}": statistics.fmean(run[name] for run in some)
+        for which, some in runs.items()
+        for name in (*ROLES, "bytes_per_second")
+    }
+    changes = changed(*runs.values())
+    mean, _, high = changes["target"]
     verdicts = [verdict(mean, high, 0.0)]
-    ratios = [float(ratio(ours["bytes_per_second"], theirs["bytes_per_second"]) or 0.0) for ours, theirs in pairs]
-    figures["bytes_per_second_ratio"] = middle = statistics.median(ratios)
-    _, figures["bytes_per_second_ratio_low"], figures["bytes_per_second_ratio_high"] = spread = interval(ratios)
+    speeds = zip(*([run["bytes_per_second"] for run in some] for some in runs.values()), strict=True)
+    ratios = [float(ratio(ours, theirs) or 0.0) for ours, theirs in speeds]
+    middle, (_, low, top) = statistics.median(ratios), interval(ratios)
+    found = {"": middle, "_low": low, "_high": top}
+    figures |= named(changes) | {f"bytes_per_second_ratio{end}": value for end, value in found.items()}
     if faster:
-        verdicts.append(verdict(-middle, -spread[1], -faster))
+        verdicts.append(verdict(-middle, -low, -faster))
     worst = next(v for v in ("does not hold here", "holds weakly", "holds") if v in verdicts)
     return {"figures": figures, "verdict": worst}

@@ -38,12 +38,13 @@ class Place:
         return {role: report.data[role]["base"]["bits_per_byte"] for role in ("target", "kept")}
 
 
-def corpus(place: Place, target: str | list[str], keep: str) -> Any:
-    """Target and kept text, as the main job prepares them."""
+def corpus(place: Place, target: str | list[str], keep: str, **language: Any) -> Any:
+    """Target and kept text, as the main job prepares them; ``language`` are knobs of ``corpus/language``."""
     from lect import inputs
 
     place.folder.mkdir(parents=True, exist_ok=True)
     made: Any = inputs.sources([target] if isinstance(target, str) else target, [keep], place.folder)
     for name in CORPUS:
-        made = place.step(name, f"corpus/{name}", {}, **{"sources" if name == "read" else "corpus": made})[0]
+        knobs = language if name == "language" else {}
+        made = place.step(name, f"corpus/{name}", knobs, **{"sources" if name == "read" else "corpus": made})[0]
     return made
