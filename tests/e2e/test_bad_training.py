@@ -149,6 +149,16 @@ def test_a_loss_that_is_no_number(place: Path, lect: Lect, whole: bytes, monkeyp
     assert weights(place / "nan") == whole
 
 
+def test_a_mixture_that_names_a_missing_source(place: Path, lect: Lect, whole: bytes) -> None:
+    source = str(place / "nowhere.jsonl")
+    mixture = json.dumps({"use": "fixed", "with": {"by": "source", "ratio": {source: 1}}})
+    status, line = lect("missing", f"continue.mixture={mixture}")
+    assert status == 2 and f"no text for training has the source {source!r}" in line
+    assert str(place / "target.jsonl") in line.split("There are: ")[1]
+    assert lect("missing")[0] == 0
+    assert weights(place / "missing") == whole
+
+
 def test_a_checkpoint_of_another_recipe(place: Path, lect: Lect, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another recipe has a place of its own; put into it by hand, the checkpoint is refused and stays."""
     original = checkpoint.save
