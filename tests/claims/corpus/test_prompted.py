@@ -7,7 +7,6 @@ import importlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -149,7 +148,7 @@ def test_every_character_survives(text: str, template: str) -> None:
 
 def test_long_texts_are_cut_and_templates_are_not(bench: Bench, tmp_path: Path) -> None:
     """At white space, and into prompts that the training reads as one piece each."""
-    text = "To select a cell in the sheet, click the cell with the mouse. " * 6
+    text = "Kalkulu-orriko gelaxka bat hautatzeko, egin klik gelaxkan. " * 6
     made = Prompted(labels="yes, no", max_length=48).apply(
         run(tmp_path / "run"), bench.model(), corpus(tmp_path / "c", [text])
     )
@@ -209,3 +208,61 @@ def test_examples_and_their_faults(tmp_path: Path) -> None:
             read_examples(str(tmp_path / str(n)), words)
     with pytest.raises(UserError, match="no example of great"):
         read_examples(file(tmp_path / "one", [("a", "bad")]), words)
+
+
+KINDS = {
+    "File": ["cell", "sheet", "mouse", "document", "menu"],
+    "Page": ["table", "formula", "number", "size", "format"],
+}
+
+
+def task(name: str, count: int) -> dict[str, str]:
+    """Texts of three words of one kind and one of none, with the kind's label."""
+    draw, found = random.Random(name), dict[str, str]()
+    while len(found) < count:
+        label = draw.choice([*KINDS])
+        words = [*draw.choices(KINDS[label], k=3), draw.choice(["the", "and", "of"])]
+        found[" ".join(draw.sample(words, 4))] = label
+    return found
+
+
+def trained(model: Model, texts: Corpus, place: Path, seed: int) -> Model:
+    step = importlib.import_module("lect.stages.pretrain.continue").Continue(
+        tokens=64 * 80,
+        batch_tokens=64,
+        max_length=64,
+        learning_rate=3e-3,
+        embedding_learning_rate=3e-3,
+        evaluations=1,
+        precision="fp32",
+        compile=False,
+    )
+    return step.apply(run(place, seed), base=model, model=model, corpus=texts)
+
+
+def right(model: Model, held: dict[str, str]) -> float:
+    """The share of texts whose word the model finds by itself, against the prompt without a text."""
+    found = labeller(model, [*KINDS])
+    prior, *costs = found.costs([around(TEMPLATE, text) for text in ("", *held)])
+    return sum(found.words[likeliest(c, prior)] == word for c, word in zip(costs, held.values(), strict=True)) / len(
+        held
+    )
+
+
+def test_a_model_learns_to_answer_from_its_own_labels(bench: Bench, tmp_path: Path) -> None:
+    """Three seeds, equal tokens: better than after plain text, and than after the same prompts with random labels."""
+    model, held = bench.model("gemma3", 1), task("held", 60)
+    for seed in range(3):
+        place = tmp_path / str(seed)
+        texts = task(f"train {seed}", 120)
+        plain = corpus(place / "corpus", [*texts])
+        shown = file(place / "shown.jsonl", [*task(f"shown {seed}", 16).items()])
+        step = Prompted(labels=", ".join(KINDS), examples=shown, steps=25, learning_rate=1e-3)
+        prompted = step.apply(run(place / "step", seed), model, plain)
+        gold = {TEMPLATE.format(text=text, label=label) for text, label in texts.items()}
+        assert sum(text in gold for text in prompted.texts()) >= 108
+        draw = random.Random(seed)
+        chance = [TEMPLATE.format(text=text, label=draw.choice([*KINDS])) for text in texts]
+        arms = {"plain": plain, "prompted": prompted, "chance": corpus(place / "chance", chance)}
+        share = {name: right(trained(model, some, place / f"run-{name}", seed), held) for name, some in arms.items()}
+        assert share["prompted"] > max(share["plain"], share["chance"]) + 0.15 and share["prompted"] > 0.7

@@ -22,14 +22,15 @@ from lect.stages.corpus.kinds import CorpusStep, document_id
 CARD = {
     "title": "Prompt-based continued pretraining: texts in their prompts, with pseudo labels",
     "paper": "arXiv:2305.01711",
-    "claim": "after further pretraining on prompted text, a few labelled examples teach a model more than after plain",
+    "claim": "continued pretraining on prompted text with pseudo labels teaches a model to label; on plain text it does not",
     "differs": [
-        "how prompts are written and labels chosen is the authors' code's, the claim the abstract's; the text of the "
-        "paper was not at hand",
+        "how prompts are written and labels are chosen was taken from the authors' code; the text of the paper was not "
+        "at hand, so its ablations (random labels among them) could not be compared",
+        "the paper measures after fine-tuning on prompts with labels, the claim here before",
         "the paper labels with RoBERTa at its mask, by the words' single tokens; here words may have several, and a "
         "causal model's score is the probability of the prompt from where the words make it differ",
-        "the labeller is tuned for 100 updates at one learning rate; the authors' for 1,000, and rate and checkpoint "
-        "are chosen on labelled validation text, which is not asked for here",
+        "the labeller is tuned for 100 updates at one learning rate; the authors tune for 1,000, and choose rate and "
+        "checkpoint on labelled validation text, which is not asked for here",
         "without labelled examples, which the paper always has, scores are divided by those of the prompt without a "
         "text (arXiv:2104.08315)",
         "the authors cut long texts off; here they become several prompts, each labelled by itself",
