@@ -26,8 +26,8 @@ CARD = {
         "which neuron is copied goes round in order, where bert2BERT draws at random: for whole multiples each has as"
         " many copies, without which the mean square in a norm changes",
         "copies take unequal shares of a column, drawn at random between a quarter and three quarters of two (after"
-        " LEMON, arXiv:2310.07999): with equal shares and without dropout, the gradients of copies would be the same and"
-        " they would stay copies for ever; a folder in bf16 rounds the shares",
+        " LEMON, arXiv:2310.07999): with equal shares and without dropout, copies would get the same gradients and stay"
+        " copies for ever; a folder in bf16 rounds the shares",
         "of a tied head the division is in the last norm; where a model scales its embeddings by its width, they shrink"
         " to match",
         "the paper lowers the greatest learning rate as the model grows, by figures that were not at hand: the factor"
@@ -179,7 +179,7 @@ def shares(count: int, index: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def wide(tensor: Tensor, axes: tuple[str, ...], rows: dict[str, Tensor], draw: torch.Generator) -> Tensor:
-    """Copies along the first axis, and along the second copies with their shares; tables of words are not shared out."""
+    """Copies along the first axis, and along the second copies times their shares; tables of words have none."""
     tensor = tensor.clone() if axes[0] in SAME else tensor[rows[axes[0]]]
     if tensor.ndim == 2:
         index = rows[axes[1]]
