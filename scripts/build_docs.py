@@ -290,8 +290,7 @@ def measured_page() -> str:
             number = "not measured" if figure["value"] is None else f"{figure['value']:.4g}"
             reached = {True: "yes", False: "**no**", None: ""}[figure.get("reached")]
             lines.append(f"| {name.replace('_', ' ')} | {number} | {figure.get('goal', '')} | {reached} |")
-        if "verdict" in result:
-            lines += ["", f"What the paper promises: {result['verdict']}."]
+        lines += ["", f"Promise: {result['verdict']}."] if "verdict" in result else []
         memory = machine["memory_bytes"] / 2**30
         lines += ["", f"{machine['cpu']}, {machine['cores']} cores, {memory:.0f} GiB; {result['started'][:10]}, commit"]
         lines += [f"`{result['commit'][:10]}`; load average before the start {machine['load_average'][0]:.2f}."]

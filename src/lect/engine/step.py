@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -164,7 +164,7 @@ class Step:
         for _, parameter in self.optimizer.named():
             parameter.grad = None
 
-    def restart(self, masters: Mapping[str, Tensor]) -> None:
+    def restart(self, masters: dict[str, Tensor]) -> None:
         """Back to before the first update, with these weights, which :meth:`state` names."""
         self.optimizer.reset()
         self.optimizer.restore(self.optimizer.state() | masters)
