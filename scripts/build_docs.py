@@ -264,7 +264,7 @@ def measured_page() -> str:
         "",
         "`make bench` measures what changed and writes `bench/results/*.json`; this page shows them.",
     ]
-    judged = [result for result in results if "verdict" in result]
+    judged = [result for result in results if "verdict" in result and "part" in result["config"]]
     if judged:
         lines += ["", "## What papers promise", ""]
         lines += [
@@ -274,7 +274,7 @@ def measured_page() -> str:
         lines += ["| method | promised on | target | kept | verdict |", "|---|---|---:|---:|---|"]
         lines += [judgement(result) for result in judged]
     for result in results:
-        if "figures" not in result or "verdict" in result:
+        if "figures" not in result or result in judged:
             continue
         machine = result["machine"]
         lines += [
@@ -290,6 +290,7 @@ def measured_page() -> str:
             number = "not measured" if figure["value"] is None else f"{figure['value']:.4g}"
             reached = {True: "yes", False: "**no**", None: ""}[figure.get("reached")]
             lines.append(f"| {name.replace('_', ' ')} | {number} | {figure.get('goal', '')} | {reached} |")
+        lines += ["", f"Promise: {result['verdict']}."] if "verdict" in result else []
         memory = machine["memory_bytes"] / 2**30
         lines += ["", f"{machine['cpu']}, {machine['cores']} cores, {memory:.0f} GiB; {result['started'][:10]}, commit"]
         lines += [f"`{result['commit'][:10]}`; load average before the start {machine['load_average'][0]:.2f}."]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lect import artefacts, choice, data, forecast, inputs, machine, models, recipe, registry
+from lect import artefacts, choice, data, forecast, inputs, machine, models, processes, recipe, registry
 from lect.artefacts import Model
 from lect.engine.cost import tokens_within
 from lect.errors import UserError
@@ -108,7 +108,7 @@ def adapt(
 
     found = choice.candidates(base, sample, sizes, trained, say)
     pick = next(c for c in found if c.picked)
-    steps, why = _decide(budget, sizes, pick)
+    steps, why = _decide(budget | _rows(processes.size()), sizes, pick)
     raw = {"model": model, "text": _absolute(text), "keep": _absolute(keep), "steps": steps}
     resolved = recipe.resolve(recipe.override(raw, list(settings)), "plan")
     lines = forecast.forecast(_known(resolved, base, sources, sizes, pick), runs)
@@ -193,6 +193,12 @@ def _decide(
         picked.add("pretrain/race")
     chosen = [use for use in why if use not in optional or use in picked]
     return [{"use": use, "with": dict(knobs.get(use, {}))} for use in chosen], why
+
+
+def _rows(count: int) -> dict[str, Any]:
+    """The knob that gives each of several processes a row of every update."""
+    batch: Any = registry.build_step("pretrain/continue", {})
+    return {"row_tokens": -(-batch.batch_tokens // count)} if count > 1 else {}
 
 
 def measure(model: Model, sources: artefacts.Sources, texts: Sequence[str]) -> Sizes:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lect import cli
-from lect.engine import checkpoint, loop
+from lect.engine import checkpoint, loss
 from lect.testing import pico
 
 KNOBS = {"tokens": 64 * 20, "batch_tokens": 64, "max_length": 48, "evaluation_tokens": 64, "evaluations": 2}
@@ -130,23 +130,33 @@ def test_files_that_may_not_grow(place: Path, lect: Lect, whole: bytes) -> None:
 
 
 def test_a_loss_that_is_no_number(place: Path, lect: Lect, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop.loss.blocked_loss
+    original = loss.blocked_loss
     calls: list[int] = []
 
     def poisoned(*args: object) -> object:
         calls.append(1)
         return original(*args) * (float("nan") if len(calls) == 25 else 1)
 
-    monkeypatch.setattr(loop.loss, "blocked_loss", poisoned)
+    monkeypatch.setattr(loss, "blocked_loss", poisoned)
     status, line = lect("nan")
     assert status == 2 and "the loss is nan" in line and "the last checkpoint is kept" in line
     named = line.split("in documents ")[1].split(";")[0].removesuffix(" ...").split(", ")
     assert named and all(len(name) == 64 for name in named)
     step = int(line.split("step ")[1].split(":")[0])
     assert kept(place / "nan")[-1] == f"checkpoint-{step - 1:09d}"
-    monkeypatch.setattr(loop.loss, "blocked_loss", original)
+    monkeypatch.setattr(loss, "blocked_loss", original)
     assert lect("nan")[0] == 0
     assert weights(place / "nan") == whole
+
+
+def test_a_mixture_that_names_a_missing_source(place: Path, lect: Lect, whole: bytes) -> None:
+    source = str(place / "nowhere.jsonl")
+    mixture = json.dumps({"use": "fixed", "with": {"by": "source", "ratio": {source: 1}}})
+    status, line = lect("missing", f"continue.mixture={mixture}")
+    assert status == 2 and f"no text for training has the source {source!r}" in line
+    assert str(place / "target.jsonl") in line.split("There are: ")[1]
+    assert lect("missing")[0] == 0
+    assert weights(place / "missing") == whole
 
 
 def test_a_checkpoint_of_another_recipe(place: Path, lect: Lect, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

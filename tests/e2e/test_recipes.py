@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lect import choice, plan, recipe
+from lect.registry import build_step
 from lect.testing import pico
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
@@ -36,6 +37,14 @@ def test_initialisers_race_where_there_are_new_tokens_and_time() -> None:
         uses = [s["use"] for s in plan._decide({"minutes": minutes}, _sizes(), pick)[0]]
         assert ("pretrain/race" in uses) is races
         assert ("vocab/extend" in uses) is (pick is grown)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_every_process_gets_a_row_of_an_update(count: int) -> None:
+    steps = plan._decide({"minutes": 10} | plan._rows(count), _sizes(), _trim())[0]
+    knobs = next(s["with"] for s in steps if s["use"] == "pretrain/continue")
+    assert ("row_tokens" in knobs) is (count > 1)
+    assert build_step("pretrain/continue", knobs).spread(count) == count
 
 
 def _sizes() -> plan.Sizes:

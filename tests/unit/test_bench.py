@@ -178,3 +178,37 @@ def test_a_packing_holds_where_it_keeps_both_promises() -> None:
     assert judged([2.1, 2.2, 2.3], [140, 141, 139], 1.3)[0] == "does not hold here"
     assert judged(fewer, [110, 111, 109], 1.3)[0] == "does not hold here"
     assert judged(fewer, [110, 111, 109], None)[0] == "holds"
+
+
+def test_mixtures_by_language_are_judged_on_what_they_promise() -> None:
+    from types import SimpleNamespace
+
+    from bench.pretrain import languages
+
+    from lect.artefacts import Document
+    from lect.registry import build_step
+
+    for module in languages.variants().values():
+        for way in languages.WAYS:
+            assert build_step("pretrain/continue", {**module.CONFIG["knobs"], **module.CONFIG[way]})
+    better, worse = ({"eu": bits, "km": 1.0, "en": 1.0, "mean": 5.0} for bits in (0.9, 1.0))
+    found = languages.judged({"method": [better] * 3, "baseline": [worse] * 3}, "eu")
+    assert found["verdict"] == "holds" and found["figures"]["eu_change_high"] == pytest.approx(-0.1)
+    assert found["figures"]["method_eu"] == 0.9 and found["figures"]["baseline_eu"] == 1.0
+    assert languages.judged({"method": [worse] * 3, "baseline": [better] * 3}, "eu")["verdict"] == "does not hold here"
+
+    some = [
+        Document(id=f"{n:03d}{language}{split}", text="a", language=language, split=split)
+        for language in ("eu", "km", "und")
+        for split in ("train", "test")
+        for n in range(25)
+    ]
+    text = SimpleNamespace(documents=lambda split=None: (d for d in some if split in (None, d.split)))
+    left = [*languages.thinned(text, ["eu", "km"], "eu")]
+    assert [d.id for d in left if d.language == "eu" and d.split == "train"] == [
+        "000eutrain",
+        "010eutrain",
+        "020eutrain",
+    ]
+    assert sum(d.language == "eu" for d in left) == 28 and sum(d.language == "km" for d in left) == 50
+    assert not any(d.language == "und" for d in left)

@@ -8,7 +8,8 @@ from lect.engine.body import opened
 from lect.engine.budget import planned_steps
 from lect.engine.cost import training_flops
 from lect.engine.data import lay
-from lect.engine.loop import Loop, Record
+from lect.engine.loop import Record
+from lect.engine.step import Step
 from lect.engine.train import _After, attention_width, matmul_parameters, split_step
 from lect.errors import UserError
 from lect.method import Run
@@ -17,14 +18,6 @@ from lect.parts.schedule.kind import Moment
 from lect.testing import pico
 
 SEQUENCES = [[2, *range(10, 30)], [2, *range(40, 75)], [2, *range(80, 90)]]
-
-
-class Fixed:
-    def __init__(self, batches):
-        self.batches = batches
-
-    def batch(self, number):
-        return self.batches[number]
 
 
 class Watcher:
@@ -60,22 +53,8 @@ def test_rows_of_a_step_add_up_to_the_plain_gradient(family, flat):
     with opened(live, flat=flat) as body:
         for batches in layouts:
             watcher = Watcher(live)
-            loop = Loop(
-                run=None,
-                body=body,
-                optimizer=watcher,
-                data=Fixed(batches),
-                probes={},
-                schedules=[],
-                rows=len(batches),
-                batch_tokens=80,
-                compile=False,
-                evaluations=1,
-                checkpoint_seconds=1,
-                matmul_parameters=1,
-                attention_width=1,
-            )
-            value, _ = loop._step(0, 1, Moment(40, 80, 80))
+            step = Step(run=None, body=body, optimizer=watcher, schedules=[])
+            value = step.update(batches, 1, Moment(40, 80, 80))
             assert value == pytest.approx(total, rel=1e-5)
             for name, grad in expected.items():
                 torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)
@@ -107,23 +86,9 @@ def test_what_stands_still_has_no_gradient(compiled):
     with opened(live) as body:
         for part in (None, Chosen()):
             watcher = Kept(live)
-            loop = Loop(
-                run=Run(folder=None, scratch=None),
-                body=body,
-                optimizer=watcher,
-                data=Fixed([lay(SEQUENCES, 80, 0.0, (), "cpu")]),
-                probes={},
-                schedules=[],
-                rows=1,
-                batch_tokens=80,
-                compile=compiled,
-                evaluations=1,
-                checkpoint_seconds=1,
-                matmul_parameters=1,
-                attention_width=1,
-                parameters=part,
-            )
-            loop._step(0, 1, Moment(40, 80, 80))
+            run = Run(folder=None, scratch=None)
+            step = Step(run=run, body=body, optimizer=watcher, schedules=[], compile=compiled, parameters=part)
+            step.update([lay(SEQUENCES, 80, 0.0, (), "cpu")], 1, Moment(40, 80, 80))
             found[part] = watcher.grads
             wanted = {n for n, p in live.named_parameters() if not p.requires_grad}
             assert wanted == (frozen if part else set())

@@ -64,11 +64,11 @@ def planned(run: Run, loop: Loop, budget: Budget, key: str, started: float, step
 
     Of several processes the first decides; all take part in the laps.
     """
-    old = loop.world.told(lambda: _earlier(run, loop, key))
+    old = loop.step.world.told(lambda: _earlier(run, loop, key))
     if old is not None:
         return old
     laps = loop.laps()
-    return loop.world.told(lambda: _new(run, loop, budget, key, started, step_seconds, laps))
+    return loop.step.world.told(lambda: _new(run, loop, budget, key, started, step_seconds, laps))
 
 
 def _earlier(run: Run, loop: Loop, key: str) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ def _new(
             text_rows = sum(len(p.batches) for p in loop.texts.values())
             evaluation_steps += loop.data.mixture.measurements * text_rows / loop.rows * 0.4
         spent = time.monotonic() - started
-        steps = planned_steps(budget.minutes, spent, step_seconds, evaluation_steps, loop.compile)
+        steps = planned_steps(budget.minutes, spent, step_seconds, evaluation_steps, loop.step.compile)
     else:
         raise UserError("minutes and tokens are both null; give one of them")
     plan = {"key": key, "steps": steps, "planned_step_seconds": step_seconds, **machine_state(loop)}
@@ -131,8 +131,8 @@ def machine_state(loop: Loop) -> dict[str, Any]:
     """What must be the same for a resumed run to be bit-identical."""
     return {
         "threads": torch.get_num_threads(),
-        "processes": loop.world.size,
-        "compiled": loop.compile,
-        "layout": loop.body.layout,
+        "processes": loop.step.world.size,
+        "compiled": loop.step.compile,
+        "layout": loop.step.body.layout,
         "torch": torch.__version__,
     }

@@ -55,7 +55,12 @@ class Teacher:
         return self._bent(own(self.hidden_ne, self.head_ve, target_n))
 
     def _bent(self, logits: Tensor) -> Tensor:
-        return (self.cap * torch.tanh(logits / self.cap) if self.cap else logits) / self.temperature
+        return bend(logits, self.cap) / self.temperature
+
+
+def bend(logits: Tensor, cap: float) -> Tensor:
+    """The logits under a cap; 0 leaves them."""
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def own(hidden_nd: Tensor, head_vd: Tensor, target_n: Tensor) -> Tensor:
@@ -67,9 +72,7 @@ def own(hidden_nd: Tensor, head_vd: Tensor, target_n: Tensor) -> Tensor:
 
 def fold(logits_nb: Tensor, peak_n: Tensor, total_n: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     """The running maximum, and the sum of exponentials below it, with one more block."""
-    logits_nb = logits_nb.float()
-    if cap:
-        logits_nb = cap * torch.tanh(logits_nb / cap)
+    logits_nb = bend(logits_nb.float(), cap)
     new_n = torch.maximum(peak_n, logits_nb.amax(-1))
     total_n = total_n * torch.exp(peak_n - new_n) + torch.exp(logits_nb - new_n[:, None]).sum(-1)
     return new_n, total_n
@@ -118,6 +121,27 @@ class Kernels(NamedTuple):
 PLAIN = Kernels()
 
 
+def weighed(
+    hidden_nd: Tensor,
+    head_vd: Tensor,
+    target_n: Tensor,
+    weight_n: Tensor,
+    cap: float,
+    weigh: Weigh | None,
+    sums_n: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The logit of each token's target under the cap, and the token's weight with the factor of its loss in it."""
+    bent_n = bend(own(hidden_nd, head_vd, target_n), cap)
+    return bent_n, weight_n if weigh is None else weight_n * weigh(sums_n - bent_n)
+
+
+def aimed(bent_n: Tensor, sums_n: Tensor, weight_n: Tensor, cap: float, taught_n: Tensor | None = None) -> Tensor:
+    """The slope of the loss in the logit of each token's target; ``taught_n`` is what a teacher adds to it."""
+    slope_n = torch.exp(bent_n - sums_n) - 1
+    slope_n = (slope_n if taught_n is None else slope_n + taught_n) * weight_n
+    return slope_n * (1 - (bent_n / cap) ** 2) if cap else slope_n
+
+
 class BlockedLoss(torch.autograd.Function):
     """Sum over tokens of weight times cross-entropy, with gradients of hidden states and head found on the way."""
 
@@ -156,20 +180,15 @@ class BlockedLoss(torch.autograd.Function):
                 kept.append((logits_nb, soft_nb))
             del logits_nb, soft_nb  # before the next block is made
         sums_n, soft_sums_n = peak_n + total_n.log(), soft_peak_n + soft_total_n.log()
-        right_n = own(hidden_nd, head_vd, target_n)
-        bent_n = cap * torch.tanh(right_n / cap) if cap else right_n
-        if weigh is not None:
-            weight_n = weight_n * weigh(sums_n - bent_n)
+        bent_n, weight_n = weighed(hidden_nd, head_vd, target_n, weight_n, cap, weigh, sums_n)
         loss = ((sums_n - bent_n) * weight_n).sum()
         need_hidden, need_head = ctx.needs_input_grad[:2]
         if not (need_hidden or need_head or teacher is not None):
             return loss
-        slope_n = torch.exp(bent_n - sums_n) - 1
+        taught_n = None
         if teacher is not None:
-            slope_n = slope_n + teacher.share * (1 - torch.exp(teacher.own(target_n) - soft_sums_n))
-        slope_n = slope_n * weight_n
-        if cap:
-            slope_n = slope_n * (1 - (bent_n / cap) ** 2)
+            taught_n = teacher.share * (1 - torch.exp(teacher.own(target_n) - soft_sums_n))
+        slope_n = aimed(bent_n, sums_n, weight_n, cap, taught_n)
         mean_n = torch.zeros_like(sums_n)
         dhidden_nd = torch.zeros(hidden_nd.shape, dtype=wide, device=hidden_nd.device) if need_hidden else None
         dhead_vd = torch.empty_like(head_vd) if need_head else None
@@ -248,19 +267,14 @@ class FilteredLoss(torch.autograd.Function):
             tops.append(logits_nb.amax(-1))
             peak_n, total_n = kernels.fold(logits_nb, peak_n, total_n, cap)
         sums_n = peak_n + total_n.log()
-        right_n = own(hidden_nd, head_vd, target_n)
-        bent_n = cap * torch.tanh(right_n / cap) if cap else right_n
-        if weigh is not None:
-            weight_n = weight_n * weigh(sums_n - bent_n)
-        slope_n = (torch.exp(bent_n - sums_n) - 1) * weight_n
-        if cap:
-            slope_n = slope_n * (1 - (bent_n / cap) ** 2)
+        bent_n, weight_n = weighed(hidden_nd, head_vd, target_n, weight_n, cap, weigh, sums_n)
+        slope_n = aimed(bent_n, sums_n, weight_n, cap)
         floor_n = sums_n + math.log(least)
         dhidden_nd = torch.zeros(hidden_nd.shape, dtype=wide, device=hidden_nd.device)
         dhead_vd = torch.zeros_like(head_vd)
         low = 0
         for block_b, top_n in zip(blocks, tops, strict=True):
-            bent_top_n = cap * torch.tanh(top_n.to(wide) / cap) if cap else top_n.to(wide)
+            bent_top_n = bend(top_n.to(wide), cap)
             inside_n = (place_n >= low) & (place_n < low + len(block_b))
             chosen_m = (counts_n & (inside_n | (bent_top_n >= floor_n))).nonzero()[:, 0]
             if len(chosen_m):

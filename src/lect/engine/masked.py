@@ -29,8 +29,9 @@ from lect import machine
 from lect.engine.body import TOLERANCE, Row
 from lect.engine.budget import Budget, planned
 from lect.engine.data import Batch, Encoded, Ends, Epochs, sample
-from lect.engine.loop import Loop, Probe, Rates, Record
+from lect.engine.loop import Loop, Probe, Record
 from lect.engine.optimizer import AdamW, Group
+from lect.engine.step import Rates, Step
 from lect.engine.tokens import kept
 from lect.engine.track import opened as tracked
 from lect.engine.train import attention_width, split_step
@@ -296,14 +297,11 @@ def train_masked(
         with _optimizer(tagged, settings) as (optimizer, schedules):
             loop = Loop(
                 run=run,
-                body=cast(Any, body),
-                optimizer=optimizer,
+                step=Step(run=run, body=cast(Any, body), optimizer=optimizer, schedules=schedules),
                 data=cast(Any, data),
                 probes=probes,
-                schedules=schedules,
                 rows=rows,
                 batch_tokens=rows * room,
-                compile=False,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=_matmul_parameters(live),

@@ -20,9 +20,10 @@ from lect.engine.body import Body, opened
 from lect.engine.budget import Budget, planned
 from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
-from lect.engine.loop import Loop, Probe, Rates, Record
+from lect.engine.loop import Loop, Probe, Record
 from lect.engine.optimizer import AdamW, Group
 from lect.engine.spread import World, sharded, world
+from lect.engine.step import Rates, Step
 from lect.engine.tokens import kept
 from lect.engine.track import opened as tracked
 from lect.errors import UserError
@@ -85,27 +86,31 @@ def train(
             sharded(here, body, settings.dtype) as shards,
             _optimizer(shards, settings, stretches(new_rows), here) as (optimizer, schedules),
         ):
-            loop = Loop(
+            step = Step(
                 run=run,
                 body=shards,
                 optimizer=optimizer,
-                data=data,
-                probes=probes,
                 schedules=schedules,
+                compile=settings.compile,
                 objective=settings.objective,
                 parameters=settings.parameters,
-                texts=texts,
+                world=here,
+                whole=shards.whole,
                 teacher=teacher,
                 least=settings.gradient_filter,
+            )
+            loop = Loop(
+                run=run,
+                step=step,
+                data=data,
+                probes=probes,
                 rows=rows,
                 batch_tokens=rows * room,
-                compile=settings.compile,
                 evaluations=settings.evaluations,
                 checkpoint_seconds=settings.checkpoint_seconds,
                 matmul_parameters=multiplied,
                 attention_width=attended,
-                world=here,
-                whole=shards.whole,
+                texts=texts,
                 tracker=tracker,
             )
             rates = [sum(here.joined([machine.matmul_flops()]))]
@@ -116,7 +121,7 @@ def train(
             record = loop.go(plan["steps"], plan.get("laps"))
             facts = settings.parameters.facts(optimizer.whole(), plan["steps"])
             rates.append(sum(here.joined([machine.matmul_flops()])))
-    if loop.compile:
+    if step.compile:
         torch.compiler.reset()
     rate = sum(rates) / len(rates)
     run.fact(
@@ -225,10 +230,11 @@ def _data(
     shares = [settings.mixture.shares(tokens, progress, Feedback()) for progress in (0.0, 0.5, 1.0)]
     for name in sorted({name for found in shares for name, share in found.items() if share > 0} - tokens.keys()):
         run.say(f"no {name} text for training: the other texts take its share")
-    for name in (name for name in tokens if not any(found.get(name, 0.0) > 0 for found in shares)):
+    read = [name for name in tokens if any(found.get(name, 0.0) > 0 for found in shares)]
+    for name in (name for name in tokens if name not in read):
         run.say(f"the {name} text has no share of the mixture and is not read: {tokens[name]} tokens")
     streams: dict[str, Stream] = {}
-    for number, name in enumerate(name for name in tokens if any(found.get(name, 0.0) > 0 for found in shares)):
+    for number, name in enumerate(read):
         if tokens[name] < room:
             raise UserError(
                 f"the {name} text for training has {tokens[name]} tokens, fewer than one batch of {room}; "

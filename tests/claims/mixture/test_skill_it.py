@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lect.artefacts import Corpus, Document
 from lect.engine.loop import Loop
+from lect.engine.step import Step
 from lect.method import Run
 from lect.parts.mixture.kind import Feedback
 from lect.parts.mixture.skill_it import SkillIt
@@ -177,7 +178,8 @@ def test_killed_anywhere_it_lays_the_same_rows(bench: Bench, tmp_path: Path, mon
     whole, run = run_it(bench, tmp_path / "whole", mixture)
     shares = [round(point["shares"]["target"], 3) for point in run.facts["measurements"]]
     assert len(shares) == 4 and len(set(shares)) > 2, "the mixture stands still, so this proves nothing"
-    step, measure = Loop._step, Loop._measure
+    update, laps, measure = Step.update, Loop.laps, Loop._measure
+    inside = []
     calls = {"lap": 0, "step": 0, "measure": 0}
 
     def dying(kind: str, last: int) -> None:
@@ -185,17 +187,25 @@ def test_killed_anywhere_it_lays_the_same_rows(bench: Bench, tmp_path: Path, mon
         if calls[kind] == last:
             raise Killed
 
-    def dying_step(self: Loop, number: int, count: int, at: Any, text: Any = None) -> Any:
+    def dying_update(self: Step, batches: Any, count: int, at: Any) -> float:
         if at is not None:
-            dying("step" if text is None else "lap", 4)
-        return step(self, number, count, at, text)
+            dying("lap" if inside else "step", 4)
+        return update(self, batches, count, at)
+
+    def watched_laps(self: Loop) -> Any:
+        inside.append(True)
+        try:
+            return laps(self)
+        finally:
+            inside.clear()
 
     def dying_measure(self: Loop, marks: Any) -> None:
         if self.record.step == 6:
             dying("measure", 1)
         measure(self, marks)
 
-    monkeypatch.setattr(Loop, "_step", dying_step)
+    monkeypatch.setattr(Step, "update", dying_update)
+    monkeypatch.setattr(Loop, "laps", watched_laps)
     monkeypatch.setattr(Loop, "_measure", dying_measure)
     lived = []
     for _ in range(3):

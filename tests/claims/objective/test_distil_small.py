@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ import torch
 from lect.artefacts import Model
 from lect.engine.body import opened
 from lect.engine.data import lay
-from lect.engine.loop import Loop
+from lect.engine.step import Step
 from lect.errors import UserError
 from lect.method import Run
 from lect.parts.objective.distil_small import DistilSmall
@@ -38,16 +38,6 @@ class Watcher:
 
     def step(self, count: int, multiplier: list[float], grads: dict[str, torch.Tensor], norm: float) -> None:
         self.grads = grads
-
-
-class Fixed:
-    """One row, whatever its number."""
-
-    def __init__(self, row: Any) -> None:
-        self.row = row
-
-    def batch(self, number: int) -> Any:
-        return self.row
 
 
 def equation(live: Any, other: Any, weight: float, temperature: float) -> torch.Tensor:
@@ -77,20 +67,9 @@ def test_equation(family: str) -> None:
         live.zero_grad(set_to_none=True)
         watcher = Watcher(live)
         with opened(live) as body, opened(other) as teacher:
-            given: dict[str, Any] = {"optimizer": watcher, "data": Fixed(lay(SEQUENCES, 60, 0.0, (), "cpu"))}
-            given |= {
-                "run": None,
-                "probes": {},
-                "schedules": [],
-                "rows": 1,
-                "batch_tokens": 60,
-                "compile": False,
-                "evaluations": 1,
-            }
-            given |= {"checkpoint_seconds": 1.0, "matmul_parameters": 1, "attention_width": 1}
-            value, _ = Loop(body=body, objective=part, teacher=teacher, **given)._step(
-                0, 1, Moment(60 * progress, 60, 60)
-            )
+            run, optimizer = Run(folder=Path(), scratch=Path()), cast(Any, watcher)
+            step = Step(run=run, body=body, optimizer=optimizer, schedules=[], objective=part, teacher=teacher)
+            value = step.update([lay(SEQUENCES, 60, 0.0, (), "cpu")], 1, Moment(60 * progress, 60, 60))
         assert value == pytest.approx(expected.item(), rel=1e-5)
         for name, grad in grads.items():
             torch.testing.assert_close(watcher.grads[name], grad, rtol=1e-3, atol=1e-5)

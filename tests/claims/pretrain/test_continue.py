@@ -13,6 +13,7 @@ import torch
 from lect.artefacts import Corpus, Document, Model
 from lect.engine import loss
 from lect.engine.cost import EXPECTED_UTILISATION
+from lect.engine.step import Step
 from lect.errors import UserError
 from lect.method import Run, Sizes
 from lect.registry import build_step
@@ -177,17 +178,15 @@ def test_the_run_says_where_it_is_going(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_documents(bench: Bench, tmp_path: Path, monkeypatch) -> None:
-    from lect.engine import loop
+    original = Step.update
 
-    original = loop.Loop._step
-
-    def poisoned(self, step, count, multiplier):
-        if multiplier and step == 12:
+    def poisoned(self, batches, count, at):
+        if at and count == 13:
             with torch.no_grad():
                 self.body.head[5] = float("nan")
-        return original(self, step, count, multiplier)
+        return original(self, batches, count, at)
 
-    monkeypatch.setattr(loop.Loop, "_step", poisoned)
+    monkeypatch.setattr(Step, "update", poisoned)
     with pytest.raises(UserError, match=r"step 13: the loss is nan .* in documents [0-9a-f]{64}"):
         trained(bench, tmp_path, checkpoint_seconds=1e-9)
     assert (tmp_path / "scratch" / "checkpoint-000000012").exists()

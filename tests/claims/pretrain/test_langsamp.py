@@ -16,8 +16,8 @@ from transformers import AutoModelForMaskedLM, XLMRobertaConfig, XLMRobertaForMa
 
 import masked_streams
 from lect.artefacts import Corpus, Document, Model
-from lect.engine.loop import Loop
 from lect.engine.masked import Tagged, opened
+from lect.engine.step import Step
 from lect.errors import UserError
 from lect.method import Run
 from lect.ops.model_folder import check_manifest
@@ -92,22 +92,8 @@ def test_loss_and_slopes_are_those_of_a_plain_loop(kind: str) -> None:
     tagged.zero_grad(set_to_none=True)
     watcher: Any = Watcher(tagged)
     body: Any = opened(tagged, int(tokenizer.pad_token_id))
-    loop = Loop(
-        run=Run(folder=Path(), scratch=Path()),
-        body=body,
-        optimizer=watcher,
-        data=data,
-        probes={},
-        schedules=[],
-        rows=3,
-        batch_tokens=3 * 32,
-        compile=False,
-        evaluations=1,
-        checkpoint_seconds=1,
-        matmul_parameters=1,
-        attention_width=1,
-    )
-    value, _ = loop._step(0, 1, Moment(40, 80, 80))
+    step = Step(run=Run(folder=Path(), scratch=Path()), body=body, optimizer=watcher, schedules=[])
+    value = step.update([data.batch(row) for row in range(3)], 1, Moment(40, 80, 80))
     assert value == pytest.approx(total.item(), rel=1e-5)
     assert {"tables.0", "tables.1"} < {*expected}
     for name, grad in watcher.grads.items():
