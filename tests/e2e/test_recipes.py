@@ -60,6 +60,16 @@ def test_a_file_that_a_knob_names_counts_by_its_bytes(tmp_path: Path) -> None:
     assert found == {"objective.model": tmp_path / "model"}
 
 
+def test_half_of_a_short_run_stands_still() -> None:
+    for budget, half in (({"minutes": 3}, True), ({"minutes": 3.5}, False), ({"tokens": 20_000}, True)):
+        steps, why = plan._decide(budget, _sizes(), _trim())
+        knobs = next(s["with"] for s in steps if s["use"] == "pretrain/continue")
+        assert (knobs.get("parameters") == "half") is half is ("stands still" in why["pretrain/continue"])
+        assert registry.build_step("pretrain/continue", knobs)
+    steps, _ = plan._decide({"tokens": 40_000}, _sizes(), _trim())
+    assert not any("parameters" in step["with"] for step in steps)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_every_process_gets_a_row_of_an_update(count: int) -> None:
     steps = plan._decide({"minutes": 10} | plan._rows(count), _sizes(), _trim())[0]
