@@ -25,6 +25,9 @@ CARD = {
         " of that, for decoders with gated feed-forward layers",
         "which neuron is copied goes round in order, where bert2BERT draws at random: for whole multiples each has as"
         " many copies, without which the mean square in a norm changes",
+        "copies take unequal shares of a column, drawn at random between a quarter and three quarters of two (after"
+        " LEMON, arXiv:2310.07999): with equal shares and without dropout, copies would get the same gradients and stay"
+        " copies for ever; a folder in bf16 rounds the shares",
         "of a tied head the division is in the last norm; where a model scales its embeddings by its width, they shrink"
         " to match",
         "the paper lowers the greatest learning rate as the model grows, by figures that were not at hand: the factor"
@@ -32,7 +35,7 @@ CARD = {
         "heads of keys and values, and the width of a head, stay as they are; vectors are always the layer's own",
         "the order of a model's kinds of attention is copied with the layers; other programs may expect a fixed one",
     ],
-    "version": 1,
+    "version": 2,
     "off": {"layers": None, "hidden_size": None, "intermediate_size": None, "heads": None},
     "needs": [],
     "xfail": {},
@@ -59,10 +62,10 @@ SAME = ("", "vocabulary")
 class Grow(ModelStep):
     """A larger model of the same family that starts from the smaller one.
 
-    Width: row n of a matrix is row n mod size of the old one; columns are copied alike and divided by their number of
-    copies. Depth: the whole stack again, then its top. Facts: ``parameters`` before and after, ``difference`` (the
-    greatest, of fp32 logits), ``learning_rate_factor``. Raises UserError for a size below the present one, heads
-    that are no multiple, and models that are not laid out like Llama, Qwen or Gemma.
+    Width: row n of a matrix is row n mod size of the old one; columns are copied alike and shared out among the copies
+    at random, so that they learn different things. Depth: the whole stack again, then its top. Facts: ``parameters``
+    before and after, ``difference`` (the greatest, of fp32 logits), ``learning_rate_factor``. Raises UserError for a
+    size below the present one, heads that are no multiple, and models that are not laid out like Llama, Qwen or Gemma.
     """
 
     gates: ClassVar[dict[str, tuple[float, str]]] = {
@@ -99,11 +102,11 @@ class Grow(ModelStep):
             new = type(live)._from_config(config, dtype=live.dtype).eval()
         rows = {axis: torch.arange(large) % small for axis, (small, large) in sizes.items()}
         rows["heads"] = heads(*sizes["heads"], old.num_key_value_heads, settings["head_dim"])
-        state = live.state_dict()
+        state, draw = live.state_dict(), torch.Generator().manual_seed(run.seed)
         with torch.no_grad():
             for name, tensor in new.state_dict().items():
-                tensor.copy_(self.grown(name, state, source, rows))
-            refit(live, new, rows["hidden"])
+                tensor.copy_(self.grown(name, state, source, rows, draw))
+            refit(live, new, shares(1, rows["hidden"], draw)[0])
             ids_bt = torch.arange(live.get_input_embeddings().weight.shape[0])[None, 3:200:7]
             difference = float((new(input_ids=ids_bt).logits - live(input_ids=ids_bt).logits).abs().max())
         exact = sizes["layers"][0] == sizes["layers"][1] and sizes["hidden"][1] % sizes["hidden"][0] == 0
@@ -135,7 +138,9 @@ class Grow(ModelStep):
             raise UserError("pretrain/grow: the configuration has no num_key_value_heads; give a Llama, Qwen or Gemma")
         return found
 
-    def grown(self, name: str, state: dict[str, Tensor], source: list[int], rows: dict[str, Tensor]) -> Tensor:
+    def grown(
+        self, name: str, state: dict[str, Tensor], source: list[int], rows: dict[str, Tensor], draw: torch.Generator
+    ) -> Tensor:
         """The new tensor of that name."""
         parts = name.split(".")
         place = next((n for n, part in enumerate(parts) if part.isdecimal()), None)
@@ -146,10 +151,10 @@ class Grow(ModelStep):
         axes = AXES.get(parts[-2], ("hidden",) if "norm" in parts[-2] else None)
         if axes is None or own not in state:
             raise UserError(f"pretrain/grow: does not know the tensor {name}; give a Llama, Qwen or Gemma")
-        tensor = wide(state[own], axes, rows)
+        tensor = wide(state[own], axes, rows, draw)
         if self.knowledge == "next" and place is not None and tensor.ndim == 2 and following in state:
             kept = state[own].shape[0]
-            tensor[kept:] = wide(state[following], axes, rows)[kept:]
+            tensor[kept:] = wide(state[following], axes, rows, draw)[kept:]
         return tensor
 
 
@@ -166,26 +171,33 @@ def heads(before: int, after: int, groups: int, width: int) -> Tensor:
     return ((head // new * old + head % new % old)[:, None] * width + torch.arange(width)).flatten()
 
 
-def wide(tensor: Tensor, axes: tuple[str, ...], rows: dict[str, Tensor]) -> Tensor:
-    """Copies along the first axis, and along the second copies over their number; tables of words are not divided."""
+def shares(count: int, index: Tensor, draw: torch.Generator) -> Tensor:
+    """For each of ``count`` rows the shares of all copies, (count, new): those of one old column add up to one."""
+    share = 0.5 + torch.rand(count, len(index), generator=draw)
+    total = torch.zeros(count, int(index.max()) + 1).index_add_(1, index, share)
+    return share / total[:, index]
+
+
+def wide(tensor: Tensor, axes: tuple[str, ...], rows: dict[str, Tensor], draw: torch.Generator) -> Tensor:
+    """Copies along the first axis, and along the second copies times their shares; tables of words have none."""
     tensor = tensor.clone() if axes[0] in SAME else tensor[rows[axes[0]]]
     if tensor.ndim == 2:
         index = rows[axes[1]]
         tensor = tensor[:, index]
         if axes[0] != "vocabulary":
-            tensor = tensor / torch.bincount(index)[index].to(tensor)
+            tensor = tensor * shares(len(tensor), index, draw).to(tensor)
     return tensor
 
 
-def refit(live: Any, new: Any, index: Tensor) -> None:
-    """Divide by the number of copies in the last norm, for the head; let embeddings be scaled as before."""
+def refit(live: Any, new: Any, share: Tensor) -> None:
+    """Put the shares of the copies (new width) into the last norm, for the head; let embeddings be scaled as before."""
     norm, table = new.base_model.norm, new.get_input_embeddings()
     scales = [float(getattr(model.get_input_embeddings(), "embed_scale", 1.0)) for model in (live, new)]
     table.weight.mul_(scales[0] / scales[1])
-    shrink = torch.bincount(index)[index].to(norm.weight)
+    share = share.to(norm.weight)
     if new.get_output_embeddings().weight is table.weight:
-        shrink = shrink * (scales[0] / scales[1])
+        share = share * (scales[1] / scales[0])
     silent = copy.deepcopy(norm)
     silent.weight.zero_()
-    offset = 1.0 if silent(torch.ones(1, len(index))).any() else 0.0  # Gemma's norms multiply by 1 + weight
-    norm.weight.copy_((norm.weight + offset) / shrink - offset)
+    offset = 1.0 if silent(torch.ones(1, len(share))).any() else 0.0  # Gemma's norms multiply by 1 + weight
+    norm.weight.copy_((norm.weight + offset) * share - offset)
