@@ -12,7 +12,7 @@ def claim(
     on: str = "target",
     bound: float = 0.0,
     against: str = "baseline",
-    **shared: Any,
+    shared: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A part in its slot, and its promise: bits per byte of ``on``, relative to ``against``, at most ``bound``.
 
@@ -20,7 +20,7 @@ def claim(
     """
     kind, name = part.split("/")
     told = {"part": part, "with": {kind: {"use": name, "with": knobs or {}}}, "on": on, "bound": bound}
-    return {**told, "against": against, "knobs": {}, **shared}
+    return {**told, "against": against, "knobs": {}, **(shared or {})}
 
 
 def baseline(**shared: Any) -> dict[str, Any]:
@@ -49,5 +49,5 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "prune": claim("parameters/prune", bound=0.01),
     "sparse_plus_low_rank": claim("parameters/sparse_plus_low_rank", bound=0.01),
     "longer": baseline(**LONGER),
-    "half_longer": claim("parameters/half", on="kept", against="longer", **LONGER),
+    "half_longer": claim("parameters/half", on="kept", against="longer", shared=LONGER),
 }

@@ -20,6 +20,7 @@ GENERAL = data.GENERAL["en"]
 """Kept text where the user names none: the strong language of the open models is English."""
 MINUTES = 10.0
 RACE_MINUTES, RACE_TOKENS = 60.0, 2_000_000
+SHORT_MINUTES, SHORT_TOKENS = 3.0, 32_768  # parameters/half: 20,480 tokens gained by it, 61,440 lost a little, LOG.md
 """Least budget at which initialisers race: the losers' training is then a small part of it."""
 SAMPLE_BYTES = 400_000
 TEXT_SHARE = 0.6
@@ -186,7 +187,11 @@ def _decide(
         "evaluate/samples": "what it reads like",
         "export/gguf": "the same model for llama.cpp",
     }
-    knobs = {"pretrain/continue": budget} | {step["use"]: step.get("with", {}) for step in pick.steps}
+    training = dict(budget)
+    if budget.get("minutes", SHORT_MINUTES) <= SHORT_MINUTES and budget.get("tokens", SHORT_TOKENS) <= SHORT_TOKENS:
+        training["parameters"] = "half"
+        why["pretrain/continue"] += "; so short a run keeps more of the rest when half of every layer stands still"
+    knobs = {"pretrain/continue": training} | {step["use"]: step.get("with", {}) for step in pick.steps}
     optional = {use for use in why if use.startswith("vocab/")} | {"pretrain/race"}
     picked = {step["use"] for step in pick.steps}
     if pick.new and (budget.get("minutes", 0) >= RACE_MINUTES or budget.get("tokens", 0) >= RACE_TOKENS):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -131,6 +132,20 @@ def check_part(kind: str, spec: PartSpec, where: str, base: str = "") -> PartSpe
         fitting = ", ".join(n for n, info in known.items() if base in info.bases)
         raise UserError(f"{where}: {kind} {name!r} is for models of another kind; use one of: {fitting}")
     return {"use": name, "with": check_values(known[name], dict(long.get("with") or {}), where)}
+
+
+def named_files(info: MethodInfo, values: dict[str, Any], where: str = "") -> Iterator[tuple[str, Path]]:
+    """The files and model folders that knobs name, of the method and of the parts in its slots, each with its knob."""
+    for name, knob in info.knobs.items():
+        value, place = values.get(name), f"{where}{name}"
+        if isinstance(knob.bound, Part):
+            for spec in (value or ()) if knob.bound.several else [value] if value else ():
+                yield from named_files(parts(knob.bound.kind)[spec["use"]], spec["with"], f"{place}.")
+        elif knob.type == "str" and not isinstance(knob.bound, OneOf) and value:
+            path = os.path.expanduser(value)
+            inside = (os.path.join(path, name) for name in ("config.json", "tokenizer.json"))
+            if os.path.isfile(path) or any(map(os.path.isfile, inside)):
+                yield place, Path(path)
 
 
 def build_step(name: str, values: dict[str, Any]) -> Step:

@@ -5,7 +5,8 @@ A run folder holds ``recipe.yaml`` (resolved), ``record.json``, ``report.json``,
 (``model/``, ``model.gguf``), and ``steps/<label>-<fingerprint>/`` with ``out/`` (the artefact) and ``step.json``.
 ``logs/<label>-<fingerprint>/`` has the curves of steps that were asked to track themselves.
 A step is written under a temporary name, flushed and renamed: a half-written one is never taken for a whole one.
-Budgets of gates are no part of a fingerprint: other budgets judge the same measurements anew.
+A file or a model's folder that a knob names counts by its bytes too. Budgets of gates are no part of a fingerprint:
+other budgets judge the same measurements anew.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from typing import Any
 
 import lect
 from lect import artefacts, inputs, machine, models, processes, report
-from lect.artefacts import Artefact, Model, read_json, write_json, write_text
+from lect.artefacts import Artefact, Model, read_json, sha256, write_json, write_text
 from lect.errors import BrokenGate, UserError
 from lect.method import Gate, Listener, Run, Silent
 from lect.recipe import Recipe, ResolvedStep
-from lect.registry import build_step, find
+from lect.registry import build_step, find, named_files
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEEP_GOING = "Report"  # a broken gate on a measurement does not keep the other measurements from being made
@@ -100,6 +101,8 @@ def _step(
         "seed": recipe.seed,
         "inputs": {name: artefact.fingerprint for name, artefact in given.items()},
     }
+    if files := dict(named_files(info, step.values)):
+        key["files"] = {name: sha256(p) if p.is_file() else Artefact(p).fingerprint for name, p in files.items()}
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     home = folder / "steps" / f"{step.label}-{fingerprint[:12]}"
     scratch = folder / "steps" / f".{home.name}.scratch"

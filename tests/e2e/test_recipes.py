@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lect import choice, plan, recipe
-from lect.registry import build_step
+from lect import choice, plan, recipe, registry, runner
 from lect.testing import pico
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
@@ -39,12 +38,44 @@ def test_initialisers_race_where_there_are_new_tokens_and_time() -> None:
         assert ("vocab/extend" in uses) is (pick is grown)
 
 
+def test_a_file_that_a_knob_names_counts_by_its_bytes(tmp_path: Path) -> None:
+    """In a slot's part too; a folder of a model as well, any other text as it is."""
+    pico.model("bert", tmp_path / "model")
+    rows = [json.dumps({"text": d.text}) for d in pico.messy() if d.role == "target"]
+    (tmp_path / "text.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    words = [word for row in rows for word in json.loads(row)["text"].split() if word.isalpha()]
+    terms = tmp_path / "terms.txt"
+    objective = {"use": "masked_terms", "with": {"terms": str(terms)}}
+    told = {"tokens": 64, "batch_tokens": 64, "max_length": 48, "evaluation_tokens": 64, "objective": objective}
+    raw = {"model": str(tmp_path / "model"), "text": [str(tmp_path / "text.jsonl")], "steps": [{"use": "corpus/read"}]}
+    raw["steps"] += [{"use": "corpus/split", "with": {"least_bytes": 0}}, {"use": "pretrain/masked", "with": told}]
+    resolved, out = recipe.resolve(raw, "test"), tmp_path / "out"
+    for word, folders in ((words[0], 1), (words[0], 1), (words[1], 2)):
+        terms.write_text(word, encoding="utf-8")
+        runner.run(resolved, out)
+        assert len([*out.glob("steps/masked-*")]) == folders
+    info = registry.find("pretrain/continue")
+    given = {"objective": {"use": "distil_small", "with": {"model": str(tmp_path / "model")}}}
+    found = dict(registry.named_files(info, registry.check_values(info, given, "test")))
+    assert found == {"objective.model": tmp_path / "model"}
+
+
+def test_half_of_a_short_run_stands_still() -> None:
+    for budget, half in (({"minutes": 3}, True), ({"minutes": 3.5}, False), ({"tokens": 20_000}, True)):
+        steps, why = plan._decide(budget, _sizes(), _trim())
+        knobs = next(s["with"] for s in steps if s["use"] == "pretrain/continue")
+        assert (knobs.get("parameters") == "half") is half is ("stands still" in why["pretrain/continue"])
+        assert registry.build_step("pretrain/continue", knobs)
+    steps, _ = plan._decide({"tokens": 40_000}, _sizes(), _trim())
+    assert not any("parameters" in step["with"] for step in steps)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_every_process_gets_a_row_of_an_update(count: int) -> None:
     steps = plan._decide({"minutes": 10} | plan._rows(count), _sizes(), _trim())[0]
     knobs = next(s["with"] for s in steps if s["use"] == "pretrain/continue")
     assert ("row_tokens" in knobs) is (count > 1)
-    assert build_step("pretrain/continue", knobs).spread(count) == count
+    assert registry.build_step("pretrain/continue", knobs).spread(count) == count
 
 
 def _sizes() -> plan.Sizes:
