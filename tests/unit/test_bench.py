@@ -212,3 +212,55 @@ def test_mixtures_by_language_are_judged_on_what_they_promise() -> None:
     ]
     assert sum(d.language == "eu" for d in left) == 28 and sum(d.language == "km" for d in left) == 50
     assert not any(d.language == "und" for d in left)
+
+
+def test_growth_is_level_where_its_bits_cross() -> None:
+    """Bits fall by half from 0.75 to all of the operations on a log scale; the mean of both is where it is level."""
+    from bench.pretrain import grow
+
+    def found(scratch: float) -> dict[str, dict[str, float]]:
+        bits = {"scratch": scratch, "small": 5.0, "grown": 2.0, "shorter": 4.0}
+        shares = {"scratch": 1.0, "small": 0.2, "grown": 1.0, "shorter": 0.75}
+        return {name: {"bits": bits[name], "flops": 8.0 * shares[name]} for name in bits}
+
+    judged = grow.judged([found(8**0.5)] * 3)
+    assert judged["verdict"] == "holds" and judged["figures"]["level_flops_share"] == pytest.approx(0.875)
+    assert judged["figures"]["change"] == pytest.approx(2 / 8**0.5 - 1)
+    assert judged["figures"]["shorter_change"] == pytest.approx(4 / 8**0.5 - 1)
+    assert grow.judged([found(1.9)] * 3)["verdict"] == "does not hold here"
+
+
+def test_teacher_and_masking_are_judged_against_their_own_baselines() -> None:
+    from bench.pretrain import masked, teacher
+
+    def run(bits: float, speed: float) -> dict[str, float]:
+        return {"target": bits, "kept": 1.0, "tokens_per_second": speed}
+
+    rounds = [{"seed": n, "plain": run(2.0, 300.0), "taught": run(1.9 + n / 100, 240.0)} for n in range(3)]
+    judged = teacher.judged(rounds, {})
+    assert judged["verdict"] == "holds" and judged["figures"]["seconds_ratio"] == pytest.approx(1.25)
+    assert judged["figures"]["target_change"] == pytest.approx(1.91 / 2 - 1)
+    nats = {"uniform": 4.0, "one": 3.0, "other": 5.0}
+    rounds = [{name: {"terms": value, "all": 4.0} for name, value in nats.items()}] * 3
+    judged = masked.judged(rounds, ["one", "other"], {})
+    assert judged["verdict"] == "one holds; other does not hold here"
+    assert judged["figures"]["one_terms_change"] == pytest.approx(-0.25) and judged["figures"]["one_all_change"] == 0
+
+
+def test_held_out_terms_are_masked_whole() -> None:
+    from bench.pretrain.masked import HeldOut
+
+    from lect.testing import pico
+
+    tokenizer = pico.build("bert")[1]
+    told = {"bytes": 1000, "term_share": 0.5, "share": 0.15}
+    held = HeldOut(told, tokenizer, ["the document, a number and the document"] * 8, ["the document"], 6)
+    words = tokenizer.convert_ids_to_tokens(held.flat)
+    places = held.places["terms"].tolist()
+    assert {word for word, chosen in zip(words, places, strict=True) if chosen} == {"the", "document"}
+    firsts = [n for n, word in enumerate(words) if word == "the"]
+    assert len(firsts) == 16 and all(places[n] == places[n + 1] for n in firsts)
+    assert 0 < held.counted()["terms"] == 2 * sum(places[n] for n in firsts) < 32
+    length = len(words) // 8
+    assert {stop for _, stop in held.pieces} >= {length * n for n in range(1, 9)}
+    assert all(0 < stop - start <= 4 for start, stop in held.pieces)
