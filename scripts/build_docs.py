@@ -271,7 +271,7 @@ def measured_page() -> str:
             "Each method against plain continued pretraining on equal tokens, three seeds (`bench/pretrain/claims.py`);"
         ]
         lines += ["changes of bits per byte with their 95 % intervals, in per cent.", ""]
-        lines += ["| method | promised on | target | kept | verdict |", "|---|---|---:|---:|---|"]
+        lines += ["| method | tokens | promised on | target | kept | verdict |", "|---|---:|---|---:|---:|---|"]
         lines += [judgement(result) for result in judged]
     for result in results:
         if "figures" not in result or result in judged:
@@ -304,7 +304,8 @@ def judgement(result: dict[str, Any]) -> str:
         mean, low, high = (100 * result["figures"][f"{role}_change{end}"]["value"] for end in ("", "_low", "_high"))
         changes.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
     promise = f"{config['on']}, at most {100 * config['bound']:+.0f} %"
-    return f"| `{config['part']}` | {promise} | {changes[0]} | {changes[1]} | {result['verdict']} |"
+    tokens = f"{config['knobs']['tokens']:,}"
+    return f"| `{config['part']}` | {tokens} | {promise} | {changes[0]} | {changes[1]} | {result['verdict']} |"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
