@@ -128,6 +128,21 @@ def test_masked_models_and_odd_heads_are_refused():
         pass
 
 
+def test_layers_see_borders_of_few_shapes_and_attend_as_without_the_padding():
+    counts = [*range(1, 300), 1023, 1024, 4000]
+    rows = [Row.of([[7]] * count) for count in counts]
+    assert {len(row.borders()) for row in rows} == {16, 64, 256, 1024, 4096}
+    assert all(row.borders()[: len(row.offsets)].equal(row.offsets) for row in rows)
+    row = Row.of([list(range(n)) for n in (1, 30, 2, 40)])
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(73, heads, 8, requires_grad=True) for heads in (4, 2, 2))
+    found = []
+    for borders in (row.offsets, row.borders()):
+        out = document_attention(q, k, v, borders, 9, 0.3)
+        found.append([out, *torch.autograd.grad(out.cos().sum(), (q, k, v))])
+    assert len(row.borders()) > len(row.offsets) and all(map(torch.equal, *found))
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_layers_give_the_same_states_and_share_their_code():

@@ -25,6 +25,7 @@ from lect.errors import UserError
 
 PROBE = (5, 9, 7)
 TOLERANCE = 0.05
+BORDERS = 16
 LAYER_LISTS = ("layers", "h", "blocks", "block")
 
 Whole = Callable[[Callable[[], Tensor]], Tensor]
@@ -51,6 +52,17 @@ class Row:
         positions = torch.cat([torch.arange(n) for n in lengths.tolist()]).to(device)
         offsets = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(torch.int32)
         return cls(ids, positions, offsets)
+
+    def borders(self) -> Tensor:
+        """The offsets, padded with empty documents at the end: 16, 64, 256 ... in all.
+
+        Layers are compiled for one shape; of so few there are no more than the compiler keeps.
+        """
+        count = len(self.offsets)
+        size = BORDERS
+        while size < count:
+            size *= 4
+        return torch.cat([self.offsets, self.offsets[-1:].expand(size - count)])
 
 
 class Body:
@@ -84,7 +96,7 @@ class Body:
             input_ids=row.ids_t[None],
             position_ids=row.positions_t[None],
             use_cache=False,
-            cu_seq_lens_q=row.offsets,
+            cu_seq_lens_q=row.borders(),
         )
         states: Tensor = output[0][0]
         return states
