@@ -17,7 +17,7 @@ from lect.artefacts import Artefact, Corpus, Document, Model
 from lect.errors import UserError
 from lect.method import Estimate, Range, Run, Sizes, knobs
 from lect.ops.prompts import Labeller, around, check
-from lect.stages.corpus.kinds import CorpusStep, document_id
+from lect.stages.corpus.kinds import EMPTY, CorpusStep, document_id
 
 CARD = {
     "title": "Prompt-based continued pretraining: texts in their prompts, with pseudo labels",
@@ -103,6 +103,8 @@ class Prompted(CorpusStep):
 
     def apply(self, run: Run, model: Model, corpus: Corpus) -> Corpus:
         """Tune a copy of the model where there are examples; then label, wrap and write, batch by batch."""
+        if not any(True for _ in corpus.documents()):
+            raise UserError(f"{WHO}: {EMPTY}")
         if not (templates := self.templates):
             return Corpus.write(run.folder, corpus.documents())
         from lect.engine.data import Ends
