@@ -20,8 +20,9 @@ GENERAL = data.GENERAL["en"]
 """Kept text where the user names none: the strong language of the open models is English."""
 MINUTES = 10.0
 RACE_MINUTES, RACE_TOKENS = 60.0, 2_000_000
-SHORT_MINUTES, SHORT_TOKENS = 3.0, 32_768  # parameters/half: 20,480 tokens gained by it, 61,440 lost a little, LOG.md
 """Least budget at which initialisers race: the losers' training is then a small part of it."""
+SHORT_MINUTES, SHORT_TOKENS = 3.0, 32_768
+"""Greatest budget at which `parameters/half` trains: 20,480 tokens gained by it, 61,440 lost a little on the target."""
 SAMPLE_BYTES = 400_000
 TEXT_SHARE = 0.6
 """Share of a file's expanded bytes that is text, for markup and tables; plain text is nearer to 1."""
