@@ -60,13 +60,27 @@ def test_texts_below_the_least_have_no_share() -> None:
 
 
 @settings(deadline=None)
-@given(st.text(), st.text(), st.sampled_from(["target", "kept"]))
+@given(SIZES, st.integers(1, 10**12), st.floats(0, 1))
+def test_text_of_unknown_language_is_read_by_size(sizes: dict[str, int], unknown: int, alpha: float) -> None:
+    """A few documents that no identifier is sure of do not get the share of a small language."""
+    method = Temperature(alpha=alpha, kept_share=0.25)
+    found = method.shares(sizes | {"target": unknown, "kept": 7}, 0.5, Feedback())
+    part = unknown / (unknown + sum(sizes.values()))
+    assert found["target"] == pytest.approx(0.75 * part)
+    for name, share in method.shares(sizes, 0.5, Feedback()).items():
+        assert found[name] == pytest.approx(share if name == "kept" else share * (1 - part))
+    assert method.shares({"target": unknown}, 0.5, Feedback()) == {"target": 0.75, "kept": 0.25}
+
+
+@settings(deadline=None)
+@given(st.text() | st.just("und"), st.text() | st.just("und"), st.sampled_from(["target", "kept"]))
 def test_groups(language: str, source: str, role: str) -> None:
     """The target's texts are told apart by the one or the other; none of them can be taken for kept text."""
     document = Document(id="1", text="a", language=language, source=source, role=role)
     for by, value in (("language", language), ("source", source)):
         name = Temperature(by=by).group(document)
-        assert name == ("kept" if role == "kept" else f"target {value}".strip())
+        known = "" if by == "language" and value == "und" else value
+        assert name == ("kept" if role == "kept" else f"target {known}".strip())
 
 
 def two_languages() -> Iterator[Document]:
