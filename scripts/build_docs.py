@@ -264,7 +264,8 @@ def measured_page() -> str:
         "",
         "`make bench` measures what changed and writes `bench/results/*.json`; this page shows them.",
     ]
-    judged = [result for result in results if "verdict" in result and "part" in result["config"]]
+    tried = [result for result in results if "verdict" in result]
+    judged = [result for result in tried if "part" in result["config"]]
     if judged:
         lines += ["", "## What papers promise", ""]
         lines += [
@@ -273,6 +274,11 @@ def measured_page() -> str:
         lines += ["changes of bits per byte with their 95 % intervals, in per cent.", ""]
         lines += ["| method | tokens | promised on | target | kept | verdict |", "|---|---:|---|---:|---:|---|"]
         lines += [judgement(result) for result in judged]
+    others = [result for result in tried if result not in judged]
+    if others:
+        lines += ["", "Those that need more than that have comparisons of their own:", ""]
+        lines += ["| comparison | verdict |", "|---|---|"]
+        lines += [f"| [{r['title'].rstrip('.')}](#{r['name']}) | {r['verdict']} |" for r in others]
     for result in results:
         if "figures" not in result or result in judged:
             continue
