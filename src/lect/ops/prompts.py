@@ -16,6 +16,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from lect.errors import UserError
+from lect.ops.templates import placeholders
 from lect.ops.text import encode, encode_spans
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Labeller", "Prompt", "Reading", "around", "check"]
 
+FIELDS = ("text", "label")
 Prompt = tuple[str, str]
 """What stands before and after the label."""
 Ends = tuple[tuple[int, ...], tuple[int, ...]]
@@ -31,15 +33,9 @@ Ends = tuple[tuple[int, ...], tuple[int, ...]]
 
 def check(template: str, who: str) -> None:
     """Refuse a template that has not {text} and {label}, once each, and nothing else; ``who`` begins the UserError."""
-    try:
-        found = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise UserError(f"{who}: {error}; write {{{{ and }}}} for braces that mean themselves") from None
-    for field, form, conversion in found:
-        if field not in ("text", "label") or form or conversion:
-            raise UserError(f"{who}: {{{field}}} is nothing that a prompt has; use {{text}} and {{label}}")
-    for field in ("text", "label"):
-        if (times := sum(name == field for name, *_ in found)) != 1:
+    found = placeholders(template, FIELDS, who)
+    for field in FIELDS:
+        if (times := found.count(field)) != 1:
             raise UserError(f"{who}: {template!r} has {{{field}}} {times} times; write it once")
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import PurePosixPath
-from string import Formatter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lect.errors import UserError
 from lect.method import knobs
+from lect.ops.templates import placeholders
 from lect.parts.objective.kind import Objective
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class DomainPrefix(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         for knob in ("target", "kept"):
-            check(getattr(self, knob), f"objective/domain_prefix.{knob}")
+            placeholders(getattr(self, knob), FIELDS, f"objective/domain_prefix.{knob}")
 
     def document(self, document: Document) -> Document:
         """The document with name and separator before its text; as it is where the name comes out empty."""
@@ -60,18 +59,6 @@ class DomainPrefix(Objective):
         template = self.kept if document.role == "kept" else self.target
         name = template.format(origin=place, source=document.source, language=document.language)
         return replace(document, text=name + self.separator + document.text) if name else document
-
-
-def check(template: str, where: str) -> None:
-    """Refuse a template that names anything but the fields of a document."""
-    try:
-        found = [part for part in Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; write {{{{ and }}}} for braces that mean themselves") from None
-    for _, field, form, conversion in found:
-        if field not in FIELDS or form or conversion:
-            known = ", ".join(f"{{{name}}}" for name in FIELDS)
-            raise UserError(f"{where}: {{{field}}} is nothing that a document has; use {known}, or plain words")
 
 
 def origin(source: str) -> str:
