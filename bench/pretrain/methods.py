@@ -29,6 +29,7 @@ def baseline(**shared: Any) -> dict[str, Any]:
 
 
 LONGER: dict[str, Any] = {"knobs": {"tokens": 61_440}}
+UNMIXED: dict[str, Any] = {"knobs": {"mixture": {"use": "replay", "with": {"share": 0.0}}}}
 
 # Parts that promise as good a model with fewer moving or remaining weights have a bound of one per cent.
 CLAIMS: dict[str, dict[str, Any]] = {
@@ -50,4 +51,6 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "sparse_plus_low_rank": claim("parameters/sparse_plus_low_rank", bound=0.01),
     "longer": baseline(**LONGER),
     "half_longer": claim("parameters/half", on="kept", against="longer", shared=LONGER),
+    "unmixed": baseline(**UNMIXED),
+    "replay": claim("mixture/replay", {"share": 0.25}, on="kept", against="unmixed", shared=UNMIXED),
 }
