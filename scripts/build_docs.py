@@ -269,9 +269,12 @@ def measured_page() -> str:
     if judged:
         lines += ["", "## What papers promise", ""]
         lines += [
-            "Each method against plain continued pretraining on equal tokens, three seeds (`bench/pretrain/claims.py`);"
+            "Each method against plain continued pretraining on equal tokens, a quarter of them kept text; `mixture/replay`"
         ]
-        lines += ["changes of bits per byte with their 95 % intervals, in per cent.", ""]
+        lines += [
+            "against none of it. Three seeds (`bench/pretrain/claims.py`); changes of bits per byte with their 95 %"
+        ]
+        lines += ["intervals, in per cent.", ""]
         lines += ["| method | tokens | promised on | target | kept | verdict |", "|---|---:|---|---:|---:|---|"]
         lines += [judgement(result) for result in judged]
     others = [result for result in tried if result not in judged]
