@@ -269,7 +269,7 @@ def measured_page() -> str:
     if judged:
         lines += ["", "## What papers promise", ""]
         lines += [
-            "Each method against plain continued pretraining on equal tokens, a quarter of them kept text; `mixture/replay`"
+            "Each method against plain continued pretraining on equal tokens, a quarter of them kept text; replay"
         ]
         lines += [
             "against none of it. Three seeds (`bench/pretrain/claims.py`); changes of bits per byte with their 95 %"
