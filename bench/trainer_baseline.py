@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -161,6 +162,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         from lect.artefacts import Model
 
         folder = Path(job["save"])
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         Model.write(folder, trainer.model, tokenizer)
     return result
