@@ -11,6 +11,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ PACKAGES = (
     "py3langid",
 )
 RESET_PEAK = "5"  # proc(5): writing 5 to clear_refs sets the peak resident size to the current one
+HELD_BYTES = 2**31 - 1  # the most that mallopt(3) takes
 
 
 def device() -> str:
@@ -135,5 +137,31 @@ def release_memory(collect: bool = False) -> None:
         gc.collect()
     if "pyarrow" in sys.modules:
         sys.modules["pyarrow"].default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def held_memory() -> Iterator[None]:
+    """Inside, blocks that are freed stay with the process for whatever takes as much again; glibc only.
+
+    A training step takes and frees what the step before took and freed. Left to itself glibc hands the large blocks
+    back each time, and the system clears them anew, page by page. Afterwards all of it is given back.
+    """
+    _allocator(keep=HELD_BYTES, mapped=HELD_BYTES, ahead=64 * 2**20)
+    try:
+        yield
+    finally:
+        _allocator(keep=64 * 2**20, mapped=32 * 2**20, ahead=0)  # where glibc's own moving limits end
+        release_memory()
+
+
+def _allocator(*, keep: int, mapped: int, ahead: int) -> None:
+    """Tell glibc how many free bytes to keep, from what size on to map a block by itself, and how far to reach ahead.
+
+    The numbers are ``M_TRIM_THRESHOLD``, ``M_MMAP_THRESHOLD`` and ``M_TOP_PAD`` of ``mallopt(3)``.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((-1, keep), (-3, mapped), (-2, ahead)):
+            mallopt(parameter, value)

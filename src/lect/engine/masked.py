@@ -294,7 +294,7 @@ def train_masked(
             read = [d for d in cut if all(name(d) in known[tag] for tag, name in tags.items())]
             if probe := _probe(stream(read, Encoded.of(tokenizer, read), run.seed + 1 + number)):
                 probes[role] = probe
-        with _optimizer(tagged, settings) as (optimizer, schedules):
+        with machine.held_memory(), _optimizer(tagged, settings) as (optimizer, schedules):
             loop = Loop(
                 run=run,
                 step=Step(run=run, body=cast(Any, body), optimizer=optimizer, schedules=schedules),

@@ -70,7 +70,7 @@ def train(
     """
     started = time.monotonic()
     tracker = tracked(settings.tracker, run, vars(settings)) if run.process == 0 else None
-    with world(run) as here, opened(live) as body:
+    with machine.held_memory(), world(run) as here, opened(live) as body:
         body.recompute(settings.activations == "recompute")
         rows, room = split_step(settings.batch_tokens, settings.row_tokens, here.size)
         longest = _longest(run, live, min(settings.max_length, room))
