@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lect.engine import attention
 from lect.engine.attention import document_attention
@@ -49,6 +50,55 @@ def test_attention_equals_a_full_mask(groups, window, monkeypatch):
     )
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def documented(left_shift=0):
+    """torch's kernel for rows of documents, by its documentation: the window counts keys beside the query's own."""
+
+    def varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):
+        assert torch.equal(cu_q, cu_k) and max_q == max_k >= cu_q.diff().max() and window_size[1] == 0
+        assert enable_gqa or q.shape[1] == k.shape[1]
+        left = window_size[0] + left_shift
+        return dense(*(x.transpose(0, 1) for x in (q, k, v)), cu_q, left + 1 if left >= 0 else 0, scale).transpose(0, 1)
+
+    return varlen_attn
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_kernel_of_torch_is_taken_where_it_is_seen_to_agree(groups, monkeypatch):
+    given = 4, groups, 16, "cpu"
+    assert not attention.agrees(*given), "there is none for the CPU"
+    monkeypatch.setattr(attention.varlen, "varlen_attn", documented(left_shift=1))
+    assert not attention.agrees(*given), "its window is one key wider"
+    monkeypatch.setattr(attention.varlen, "varlen_attn", documented())
+    with torch.no_grad():
+        assert attention.agrees(*given)
+
+
+@pytest.mark.parametrize("family", pico.CAUSAL)
+def test_layers_give_the_same_states_by_either_kernel(family, monkeypatch):
+    calls = []
+    monkeypatch.setattr(attention.varlen, "varlen_attn", lambda *a, **k: calls.append(1) or documented()(*a, **k))
+    live, _ = pico.build(family)
+    with opened(live.bfloat16()) as body:
+        row, states = Row.of(DOCUMENTS), []
+        for attention.Kernels.flash in (False, True):
+            assert not calls
+            states.append(body.hidden(row).float())
+    assert len(calls) == len(body.layers)
+    assert not attention.Kernels.flash, "left behind"
+    assert (states[0] - states[1]).norm() <= 0.02 * states[0].norm()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_kernel_takes_what_it_is_given():
+    """Its own check of names, types and shapes, on tensors without numbers."""
+    with FakeTensorMode():
+        shapes = [(60, count, 64) for count in (4, 2, 2)]
+        q, k, v = (torch.empty(shape, dtype=torch.bfloat16, device="cuda") for shape in shapes)
+        offsets = torch.empty(16, dtype=torch.int32, device="cuda")
+        for window in (0, 50):
+            assert attention.flash(q, k, v, offsets, window, 0.3).shape == q.shape
 
 
 @pytest.mark.parametrize("family", pico.CAUSAL)

@@ -5,6 +5,10 @@ A batch is one row of T tokens; ``offsets`` says where documents begin and end (
 walks over documents and, inside one, over blocks of queries, so that it multiplies only what lies under the diagonal
 (and inside the window, where the layer has one). Heads that share a key head are rows of one product.
 
+On CUDA in bf16 torch's own kernel for such rows takes its place, where it is seen to give the same; see :func:`agrees`.
+Its way back adds up in no fixed order, so there resumed runs are equal to rounding; bit for bit with
+``torch.use_deterministic_algorithms(True)``.
+
 Shapes: H query heads, G key heads (R = H / G queries each), T tokens, D width of a head, B queries in a block,
 K keys that the block sees.
 """
@@ -17,9 +21,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import varlen
 
 NAME = "lect_documents"
 BLOCK = 128
+TOLERANCE = 0.02  # of the norm; bf16 rounds by 0.004
 REFUSED = ("softcap", "s_aux", "head_mask", "position_bias")
 
 
@@ -53,7 +59,9 @@ def slope(upstream: Tensor, weights: Tensor, scale: float) -> Tensor:
 
 
 class Kernels:
-    """The two element-wise functions as they run: as written, or compiled while a run compiles."""
+    """How attention runs: the two element-wise functions as written or compiled, or all of it by :func:`flash`."""
+
+    flash: bool = False
 
     weigh: Callable[[Tensor, int, int, float], Tensor] = staticmethod(weigh)
     slope: Callable[[Tensor, Tensor, float], Tensor] = staticmethod(slope)
@@ -141,6 +149,43 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 document_attention.register_autograd(_backward, setup_context=_save)
 
 
+def flash(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
+    """What :func:`document_attention` gives, by torch's kernel for rows of documents; CUDA alone, and not in fp32."""
+    reach = (window - 1 if window > 0 else -1, 0)  # keys to the left of the query's own, and to its right
+    borders, longest = (offsets, offsets), (len(q), len(q))
+    out: Tensor = varlen.varlen_attn(
+        q, k, v, *borders, *longest, scale=scale, window_size=reach, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return out
+
+
+def agrees(heads: int, groups: int, width: int, device: str) -> bool:
+    """Whether :func:`flash` runs here in bf16 and gives the states and slopes of :func:`document_attention`.
+
+    It is tried on a row of four documents, one of them empty, with a window and without. A kernel that is missing or
+    does not take these heads is no error.
+    """
+    random = torch.Generator().manual_seed(0)
+    offsets = torch.tensor([0, 70, 71, 71, 200], dtype=torch.int32, device=device)
+    shapes = [(200, count, width) for count in (heads, groups, groups, heads)]
+    try:
+        for window in (0, 50):
+            q, k, v, grad = (torch.randn(x, generator=random).to(device, torch.bfloat16) for x in shapes)
+            for other in (q, k, v):
+                other.requires_grad_()
+            found = []
+            for way in (document_attention, flash):
+                with torch.enable_grad():
+                    out = way(q, k, v, offsets, window, width**-0.5)
+                    found.append([out.detach(), *torch.autograd.grad(out, (q, k, v), grad)])
+            for one, two in zip(*found, strict=True):
+                if not (one - two).float().norm() <= TOLERANCE * one.float().norm():
+                    return False
+    except (RuntimeError, ValueError, NotImplementedError):
+        return False
+    return True
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -163,4 +208,5 @@ def attend(
         raise NotImplementedError("this attention is not causal")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q_thd, k_tgd, v_tgd = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
-    return document_attention(q_thd, k_tgd, v_tgd, cu_seq_lens_q, sliding_window or 0, scale)[None], None
+    way = flash if Kernels.flash and q_thd.dtype == torch.bfloat16 else document_attention
+    return way(q_thd, k_tgd, v_tgd, cu_seq_lens_q, sliding_window or 0, scale)[None], None

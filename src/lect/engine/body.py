@@ -153,6 +153,12 @@ class Body:
         finally:
             if self.layout != "flat":
                 _switch(self.live, before)
+        if self.layout == "flat" and self.head.is_cuda:
+            config = self.live.config.get_text_config()
+            heads = config.num_attention_heads
+            groups = getattr(config, "num_key_value_heads", None) or heads
+            width = getattr(config, "head_dim", None) or config.hidden_size // heads
+            attention.Kernels.flash = attention.agrees(heads, groups, width, device)
 
     def check_head(self) -> None:
         """Refuse a model whose logits are not this body's hidden states times its head."""
@@ -201,6 +207,7 @@ def opened(live: Any, flat: bool = True) -> Iterator[Body]:
         table.sparse = dense
         body.recomputes = False
         body.uncompile()
+        attention.Kernels.flash = False
         _switch(live, before)
         live.train(training)
         attention_table.pop(attention.NAME, None)
