@@ -62,7 +62,6 @@ class Kernels:
     """How attention runs: the two element-wise functions as written or compiled, or all of it by :func:`flash`."""
 
     flash: bool = False
-
     weigh: Callable[[Tensor, int, int, float], Tensor] = staticmethod(weigh)
     slope: Callable[[Tensor, Tensor, float], Tensor] = staticmethod(slope)
 
@@ -152,11 +151,11 @@ document_attention.register_autograd(_backward, setup_context=_save)
 def flash(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
     """What :func:`document_attention` gives, by torch's kernel for rows of documents; CUDA alone, and not in fp32."""
     reach = (window - 1 if window > 0 else -1, 0)  # keys to the left of the query's own, and to its right
-    borders, longest = (offsets, offsets), (len(q), len(q))
-    out: Tensor = varlen.varlen_attn(
-        q, k, v, *borders, *longest, scale=scale, window_size=reach, enable_gqa=q.shape[1] != k.shape[1]
+    gqa, longest = q.shape[1] != k.shape[1], len(q)
+    made = varlen.varlen_attn(
+        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=reach, enable_gqa=gqa
     )
-    return out
+    return made[0] if isinstance(made, tuple) else made
 
 
 def agrees(heads: int, groups: int, width: int, device: str) -> bool:
