@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen
 
 from lect.engine import attention
 from lect.engine.attention import document_attention
@@ -68,9 +69,9 @@ def documented(left_shift=0):
 def test_a_kernel_of_torch_is_taken_where_it_is_seen_to_agree(groups, monkeypatch):
     given = 4, groups, 16, "cpu"
     assert not attention.agrees(*given), "there is none for the CPU"
-    monkeypatch.setattr(attention.varlen, "varlen_attn", documented(left_shift=1))
+    monkeypatch.setattr(varlen, "varlen_attn", documented(left_shift=1))
     assert not attention.agrees(*given), "its window is one key wider"
-    monkeypatch.setattr(attention.varlen, "varlen_attn", documented())
+    monkeypatch.setattr(varlen, "varlen_attn", documented())
     with torch.no_grad():
         assert attention.agrees(*given)
 
@@ -78,7 +79,7 @@ def test_a_kernel_of_torch_is_taken_where_it_is_seen_to_agree(groups, monkeypatc
 @pytest.mark.parametrize("family", pico.CAUSAL)
 def test_layers_give_the_same_states_by_either_kernel(family, monkeypatch):
     calls = []
-    monkeypatch.setattr(attention.varlen, "varlen_attn", lambda *a, **k: calls.append(1) or documented()(*a, **k))
+    monkeypatch.setattr(varlen, "varlen_attn", lambda *a, **k: calls.append(1) or documented()(*a, **k))
     live, _ = pico.build(family)
     with opened(live.bfloat16()) as body:
         row, states = Row.of(DOCUMENTS), []

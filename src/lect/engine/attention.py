@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import varlen
 
 NAME = "lect_documents"
 BLOCK = 128
@@ -150,6 +149,8 @@ document_attention.register_autograd(_backward, setup_context=_save)
 
 def flash(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
     """What :func:`document_attention` gives, by torch's kernel for rows of documents; CUDA alone, and not in fp32."""
+    from torch.nn.attention import varlen  # takes three seconds, and brings in all that several processes need
+
     reach = (window - 1 if window > 0 else -1, 0)  # keys to the left of the query's own, and to its right
     gqa, longest = q.shape[1] != k.shape[1], len(q)
     made = varlen.varlen_attn(
