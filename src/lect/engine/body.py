@@ -154,11 +154,7 @@ class Body:
             if self.layout != "flat":
                 _switch(self.live, before)
         if self.layout == "flat" and self.head.is_cuda:
-            config = self.live.config.get_text_config()
-            heads = config.num_attention_heads
-            groups = getattr(config, "num_key_value_heads", None) or heads
-            width = getattr(config, "head_dim", None) or config.hidden_size // heads
-            attention.Kernels.flash = attention.agrees(heads, groups, width, device)
+            attention.Kernels.flash = attention.agrees(*head_sizes(self.live), device)
 
     def check_head(self) -> None:
         """Refuse a model whose logits are not this body's hidden states times its head."""
@@ -211,6 +207,14 @@ def opened(live: Any, flat: bool = True) -> Iterator[Body]:
         _switch(live, before)
         live.train(training)
         attention_table.pop(attention.NAME, None)
+
+
+def head_sizes(live: Any) -> tuple[int, int, int]:
+    """How many query heads and key heads a layer has, and how wide one is; no heads where the model says nothing."""
+    config = live.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    groups = int(getattr(config, "num_key_value_heads", 0) or heads)
+    return heads, groups, int(getattr(config, "head_dim", 0) or config.hidden_size // max(1, heads))
 
 
 def _attention_table() -> Any:

@@ -16,7 +16,7 @@ from torch import nn
 
 from lect import machine, models
 from lect.artefacts import Model
-from lect.engine.body import Body, opened
+from lect.engine.body import Body, head_sizes, opened
 from lect.engine.budget import Budget, planned
 from lect.engine.cost import ROW_TOKENS
 from lect.engine.data import Encoded, Ends, Mixed, Stream, sample, sample_batches
@@ -408,7 +408,5 @@ def matmul_parameters(live: Any, body: Body) -> int:
 
 def attention_width(live: Any, body: Body) -> int:
     """Heads times their width, summed over the layers."""
-    config = live.config.get_text_config()
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
-    width = int(getattr(config, "head_dim", 0) or config.hidden_size // max(1, heads))
+    heads, _, width = head_sizes(live)
     return heads * width * len(body.layers)
