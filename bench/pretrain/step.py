@@ -159,7 +159,7 @@ def attention_products(outline: Any, rows: list[list[int]]) -> float:
     """Seconds that the products of attention take alone in one step; the mean over the rows."""
     import torch
 
-    from lect.engine.attention import _blocks
+    from lect.engine.attention import blocks
 
     config = outline.config.get_text_config()
     heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -169,9 +169,9 @@ def attention_products(outline: Any, rows: list[list[int]]) -> float:
         q = torch.randn(groups, heads // groups * row[-1], width).bfloat16()
         k = torch.randn(groups, row[-1], width).bfloat16()
         for window in windows:
-            for first, stop, low in _blocks(row, window):
-                q_grd = q[:, : (stop - first) * heads // groups]
-                k_gkd = k[:, low:stop]
+            for block in blocks(row, window):
+                q_grd = q[:, : (block.stop - block.first) * heads // groups]
+                k_gkd = k[:, block.low : block.stop]
                 weights_grk = torch.bmm(q_grd, k_gkd.transpose(1, 2))
                 start = time.perf_counter()
                 for _ in range(3):  # scores, once more backward, and the slope of the weights

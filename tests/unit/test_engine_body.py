@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
 
@@ -35,10 +38,10 @@ def dense(q, k, v, offsets, window, scale):
 def test_attention_equals_a_full_mask(groups, window, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 64)
     torch.manual_seed(0)
-    offsets = torch.tensor([0, 1, 8, 208, 333], dtype=torch.int32)
-    q = torch.randn(4, 333, 8, requires_grad=True)
-    k, v = (torch.randn(groups, 333, width, requires_grad=True) for width in (8, 6))
-    upstream = torch.randn(4, 333, 6)
+    offsets = torch.tensor([0, 1, 8, 208, 333, 783], dtype=torch.int32)
+    q = torch.randn(4, 783, 8, requires_grad=True)
+    k, v = (torch.randn(groups, 783, width, requires_grad=True) for width in (8, 6))
+    upstream = torch.randn(4, 783, 6)
     expected = dense(q, k, v, offsets, window, 0.3)
     found = document_attention(*(x.transpose(0, 1).contiguous() for x in (q, k, v)), offsets, window, 0.3).transpose(
         0, 1
@@ -51,6 +54,22 @@ def test_attention_equals_a_full_mask(groups, window, monkeypatch):
     )
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=9), st.sampled_from([0, 1, 5, 150, 512]))
+def test_blocks_hold_each_query_of_a_document_once_and_few_shapes(lengths, window):
+    offsets = [0, *itertools.accumulate(lengths)]
+    seen = []
+    for block in attention.blocks(offsets, window):
+        real = range(offsets[-1])[block.real]
+        assert 0 <= block.low <= block.first <= real[0] and real[-1] < block.stop <= offsets[-1]
+        assert block.start <= real[0] and real[-1] < block.end
+        assert list(range(block.first, block.stop)[block.inside]) == list(real)
+        first_key = block.start if window == 0 else max(block.start, real[0] - window + 1)
+        assert block.low <= first_key
+        seen += real
+        assert (block.stop - block.first) % attention.UNIT == 0 or block.stop == offsets[-1]
+    assert seen == list(range(offsets[-1]))
 
 
 def documented(left_shift=0):

@@ -15,54 +15,91 @@ K keys that the block sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 NAME = "lect_documents"
 BLOCK = 128
+EVEN = 3  # a document of so many blocks of twice the size is cut into those: the calls cost more than the products
+UNIT = 16  # blocks are of a multiple of it: for every shape that is new the library makes code, and keeps it
 TOLERANCE = 0.02  # of the norm; bf16 rounds by 0.004
 REFUSED = ("softcap", "s_aux", "head_mask", "position_bias")
 
 
-def _blocks(offsets: list[int], window: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first query, query behind the last, first key of every block; keys end where the queries end."""
-    for start, stop in pairwise(offsets):
-        for first in range(start, stop, BLOCK):
-            low = start if window <= 0 else max(start, first - window + 1)
-            yield first, min(first + BLOCK, stop), low
+class Block(NamedTuple):
+    """Queries from ``first`` and keys from ``low``, both up to ``stop``, of a document from ``start`` up to ``end``.
+
+    Queries and keys beyond the document fill the block up; nothing of them counts.
+    """
+
+    first: int
+    stop: int
+    low: int
+    start: int
+    end: int
+
+    @property
+    def real(self) -> slice:
+        """The document's own queries in the row."""
+        return slice(max(self.first, self.start), min(self.stop, self.end))
+
+    @property
+    def inside(self) -> slice:
+        """The same in the block."""
+        return slice(self.real.start - self.first, self.real.stop - self.first)
 
 
-def weigh(scores: Tensor, shift: int, window: int, scale: float) -> Tensor:
-    """Softmax in fp32 over the keys that a query may see: itself and earlier ones, nearer than ``window`` if any.
+def blocks(offsets: list[int], window: int) -> Iterator[Block]:
+    """Cut each document into blocks of one size, which reach into its neighbours where it is no multiple of them."""
+    for start, end in pairwise(offsets):
+        length = end - start
+        count = -(-length // (2 * BLOCK))
+        size = -(-length // count) if 0 < count <= EVEN else BLOCK
+        size = -(-size // UNIT) * UNIT
+        whole = -(-length // size) * size
+        base = start if start + whole <= offsets[-1] else max(0, offsets[-1] - whole)
+        for first in range(base, end, size):
+            low = base if window <= 0 else max(base, first - window + 1)
+            yield Block(first, min(first + size, offsets[-1]), low, start, end)
+
+
+def weigh(scores: Tensor, shift: int, before: int, window: int, scale: float) -> None:
+    """Softmax in place, in fp32, over the keys that a query may see: itself and earlier ones, nearer than ``window``.
 
     ``scores`` is (G, B, R, K), and is multiplied by ``scale`` first; query b stands at place ``b + shift`` of the keys.
+    The first ``before`` keys are of another document. Of a query that sees no key the weights mean nothing.
     """
     queries, keys = scores.shape[1], scores.shape[-1]
-    places = torch.arange(queries, device=scores.device)[:, None] + shift
-    distance_bk = places - torch.arange(keys, device=scores.device)
-    unseen_bk = distance_bk < 0
+    places_k = torch.arange(keys, device=scores.device)
+    distance_bk = torch.arange(queries, device=scores.device)[:, None] + shift - places_k
+    unseen_bk = (distance_bk < 0) | (places_k < before)
     if window > 0:
         unseen_bk = unseen_bk | (distance_bk >= window)
-    return torch.softmax((scores.float() * scale).masked_fill(unseen_bk[:, None], float("-inf")), -1).to(scores.dtype)
+    wide = (scores.float() * scale).masked_fill(unseen_bk[:, None], torch.finfo(torch.float32).min)
+    scores.copy_(torch.softmax(wide, -1))
 
 
-def slope(upstream: Tensor, weights: Tensor, scale: float) -> Tensor:
-    """The gradient of the scores: weights times upstream less its mean under the weights, (G, B, R, K)."""
+def slope(upstream: Tensor, weights: Tensor, scale: float) -> None:
+    """The gradient of the scores in the place of that of the weights: weights times it less its mean under them.
+
+    Both are (G, B, R, K).
+    """
     wide = weights.float()
     change = wide * upstream.float()
-    return ((change - wide * change.sum(-1, keepdim=True)) * scale).to(upstream.dtype)
+    upstream.copy_((change - wide * change.sum(-1, keepdim=True)) * scale)
 
 
 class Kernels:
     """How attention runs: the two element-wise functions as written or compiled, or all of it by :func:`flash`."""
 
     flash: bool = False
-    weigh: Callable[[Tensor, int, int, float], Tensor] = staticmethod(weigh)
-    slope: Callable[[Tensor, Tensor, float], Tensor] = staticmethod(slope)
+    weigh: Callable[[Tensor, int, int, int, float], None] = staticmethod(weigh)
+    slope: Callable[[Tensor, Tensor, float], None] = staticmethod(slope)
 
 
 def _rows(x_bhd: Tensor, groups: int) -> Tensor:
@@ -77,11 +114,26 @@ def _heads(x_grd: Tensor, queries: int) -> Tensor:
     return x_grd.view(groups, queries, -1, width).transpose(0, 1).reshape(queries, -1, width)
 
 
-def _weights(q_grd: Tensor, k_gkd: Tensor, queries: int, window: int, scale: float) -> Tensor:
+def _room(q: Tensor, window: int) -> Tensor:
+    """Room for the weights of any block of a row, whatever its documents."""
+    tokens, heads = q.shape[:2]
+    keys = tokens if window <= 0 else min(tokens, max(window + BLOCK, (2 * BLOCK + UNIT) * EVEN))
+    return q.new_empty(heads * min(tokens, 2 * BLOCK) * keys)
+
+
+def _product(room: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Their batched product, at the start of ``room``."""
+    shape = (*left.shape[:2], right.shape[2])
+    return torch.bmm(left, right, out=room[: math.prod(shape)].view(shape))
+
+
+def _weights(room: Tensor, q_grd: Tensor, k_gkd: Tensor, block: Block, window: int, scale: float) -> Tensor:
     """Weights of a block, (G, B, R, K)."""
     groups, keys = k_gkd.shape[:2]
-    scores_gbrk = torch.bmm(q_grd, k_gkd.transpose(1, 2)).view(groups, queries, -1, keys)
-    return Kernels.weigh(scores_gbrk, keys - queries, window if keys > window else 0, scale)
+    weights_gbrk = _product(room, q_grd, k_gkd.transpose(1, 2)).view(groups, block.stop - block.first, -1, keys)
+    shift, before = block.first - block.low, max(0, block.start - block.low)
+    Kernels.weigh(weights_gbrk, shift, before, window if keys > window else 0, scale)
+    return weights_gbrk
 
 
 @torch.library.custom_op("lect::document_attention", mutates_args=())
@@ -89,12 +141,13 @@ def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window:
     """Attend inside each document: ``q`` (T, H, D), ``k`` and ``v`` (T, G, D) give (T, H, D); all contiguous."""
     groups = k.shape[1]
     out_thd = q.new_empty(*q.shape[:2], v.shape[-1])
+    room, space = _room(q, window), torch.empty_like(out_thd).view(-1)
     k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
-    for first, stop, low in _blocks(offsets.tolist(), window):
-        q_grd = _rows(q[first:stop], groups)
-        weights_gbrk = _weights(q_grd, k_gtd[:, low:stop], stop - first, window, scale)
-        block_grd = torch.bmm(weights_gbrk.view(groups, -1, stop - low), v_gtd[:, low:stop])
-        out_thd[first:stop] = _heads(block_grd, stop - first)
+    for block in blocks(offsets.tolist(), window):
+        queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
+        weights_gbrk = _weights(room, _rows(q[queries], groups), k_gtd[:, keys], block, window, scale)
+        values_grd = _product(space, weights_gbrk.flatten(1, 2), v_gtd[:, keys])
+        out_thd[block.real] = _heads(values_grd, weights_gbrk.shape[1])[block.inside]
     return out_thd
 
 
@@ -110,19 +163,25 @@ def document_attention_backward(
     """Gradients of queries, keys and values; the weights are computed again, and added up in fp32."""
     groups = k.shape[1]
     dq_thd, dk_tgd, dv_tgd = (torch.empty_like(x) for x in (q, k, v))
+    room, other, space = _room(q, window), _room(q, window), q.new_empty(max(x.numel() for x in (q, k, v)))
+    dk_gtd, dv_gtd = (torch.zeros_like(x.transpose(0, 1), dtype=torch.float32) for x in (k, v))
     k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
-    for start, end in pairwise(offsets.unique().tolist()):  # type: ignore[no-untyped-call]  # no empty documents
-        dk_gkd, dv_gkd = (x.new_zeros((groups, end - start, x.shape[-1]), dtype=torch.float32) for x in (k, v))
-        for first, stop, low in _blocks([start, end], window):
-            queries, keys, seen = stop - first, stop - low, slice(low - start, stop - start)
-            q_grd, grad_grd = _rows(q[first:stop], groups), _rows(grad[first:stop], groups)
-            weights_gbrk = _weights(q_grd, k_gtd[:, low:stop], queries, window, scale)
-            dv_gkd[:, seen] += torch.bmm(weights_gbrk.view(groups, -1, keys).transpose(1, 2), grad_grd)
-            dweights_gbrk = torch.bmm(grad_grd, v_gtd[:, low:stop].transpose(1, 2)).view_as(weights_gbrk)
-            dscores_grk = Kernels.slope(dweights_gbrk, weights_gbrk, scale).view(groups, -1, keys)
-            dq_thd[first:stop] = _heads(torch.bmm(dscores_grk, k_gtd[:, low:stop]), queries)
-            dk_gkd[:, seen] += torch.bmm(dscores_grk.transpose(1, 2), q_grd)
-        dk_tgd[start:end], dv_tgd[start:end] = dk_gkd.transpose(0, 1), dv_gkd.transpose(0, 1)
+    for block in blocks(offsets.tolist(), window):
+        queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
+        own = grad[queries]
+        if block.inside != slice(0, len(own)):
+            own = torch.zeros_like(own)
+            own[block.inside] = grad[block.real]
+        q_grd, grad_grd = _rows(q[queries], groups), _rows(own, groups)
+        weights_gbrk = _weights(room, q_grd, k_gtd[:, keys], block, window, scale)
+        dv_gtd[:, keys] += _product(space, weights_gbrk.flatten(1, 2).transpose(1, 2), grad_grd)
+        dscores_gbrk = _product(other, grad_grd, v_gtd[:, keys].transpose(1, 2)).view_as(weights_gbrk)
+        Kernels.slope(dscores_gbrk, weights_gbrk, scale)
+        dscores_grk = dscores_gbrk.flatten(1, 2)
+        dq_thd[block.real] = _heads(_product(space, dscores_grk, k_gtd[:, keys]), len(own))[block.inside]
+        dk_gtd[:, keys] += _product(space, dscores_grk.transpose(1, 2), q_grd)
+    dk_tgd.copy_(dk_gtd.transpose(0, 1))
+    dv_tgd.copy_(dv_gtd.transpose(0, 1))
     return dq_thd, dk_tgd, dv_tgd
 
 

@@ -27,6 +27,7 @@ PROBE = (5, 9, 7)
 TOLERANCE = 0.05
 BORDERS = 16
 LAYER_LISTS = ("layers", "h", "blocks", "block")
+OPTIONS = {"cpp.use_decompose_tanh": True}  # by exponentials: a third of the time of GELU on a CPU
 
 Whole = Callable[[Callable[[], Tensor]], Tensor]
 
@@ -109,8 +110,12 @@ class Body:
 
     def compile(self) -> None:
         """Compile each layer; layers of one kind share their code."""
+        import torch._inductor as inductor
+
+        known = inductor.list_options()
+        options = {name: value for name, value in OPTIONS.items() if name in known}
         for layer in self.layers:
-            layer.compile(dynamic=False)
+            layer.compile(dynamic=False, options=options)
         self.recompute(self.recomputes)
         attention.Kernels.weigh = torch.compile(attention.weigh, dynamic=True)
         attention.Kernels.slope = torch.compile(attention.slope, dynamic=True)

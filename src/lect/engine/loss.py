@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 BLOCK_BYTES = 16 * 2**20
-KEEP_BYTES = 64 * 2**20
+KEEP_BYTES = 128 * 2**20
 SPLIT = 512  # tokens whose own logits are taken at a time
 FILTER_ROWS = 1024  # vocabulary in a block of the filter; 512 to 2,048 were about as fast, see LOG.md
 

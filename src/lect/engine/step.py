@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from lect import machine
 from lect.engine import loss
 from lect.engine.body import Body, Whole, itself
 from lect.engine.data import Batch
@@ -71,6 +72,7 @@ class Step:
     rates: list[float] = field(default_factory=list)
     """Each group's learning rate multiplier in the last update."""
     kernels: loss.Kernels = loss.PLAIN
+    growth: machine.Growth = field(default_factory=machine.Growth)
     _turns: dict[int, Collection[str]] = field(default_factory=dict)
 
     def update(self, batches: Sequence[Batch], count: int, at: Moment | None) -> float:
@@ -110,6 +112,7 @@ class Step:
             )
         self.rates = [0.0 if at is None else schedule.rate(at) for schedule in self.schedules]
         self.optimizer.step(count, self.rates, grads, self.norm)
+        self.growth.check()
         return total
 
     def warm_up(self, rows: Callable[[int], Sequence[Batch]]) -> tuple[float, float]:
