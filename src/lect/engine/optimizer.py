@@ -20,6 +20,7 @@ from torch import Tensor
 from lect.engine.spread import ALONE, Gathered, World, local
 
 SLICE = 1 << 20
+STRETCH = 1024
 Update = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
@@ -53,9 +54,9 @@ def update(live: Tensor | None, master: Tensor, first: Tensor, second: Tensor, g
 
 
 def squares(grad: Tensor) -> Tensor:
-    """The sum of squares in fp32."""
-    wide = grad.float()
-    return (wide * wide).sum()
+    """The sum of squares in fp32, of short stretches first: one long sum is half as fast on a CPU."""
+    wide = (grad.view(-1, STRETCH) if grad.numel() % STRETCH == 0 else grad[None]).float()
+    return (wide * wide).sum(-1).sum()
 
 
 class AdamW:
@@ -93,8 +94,10 @@ class AdamW:
         return list(pairs.items())
 
     def norm(self, grads: dict[str, Tensor]) -> float:
-        """The Euclidean norm of the given gradients together."""
-        return math.sqrt(self.world.total(torch.stack([self.squares(grad.view(-1)) for grad in grads.values()]).sum()))
+        """The Euclidean norm of the given gradients together; those of vectors are laid end to end, as they are many."""
+        flat = [grad.view(-1) for grad in grads.values() if grad.ndim > 1]
+        flat += [torch.cat(vectors)] if (vectors := [grad.view(-1) for grad in grads.values() if grad.ndim < 2]) else []
+        return math.sqrt(self.world.total(torch.stack([self.squares(grad) for grad in flat]).sum()))
 
     def step(self, count: int, multipliers: Sequence[float], grads: dict[str, Tensor], norm: float) -> None:
         """Update number ``count`` (from 1), each group at its rate times its multiplier, clipped by ``norm``.
@@ -106,10 +109,10 @@ class AdamW:
             rate = group.learning_rate * multiplier
             values = [rate, 1 - rate * group.weight_decay, 1 - self.beta1, 1 - self.beta2]
             values += [1 / (1 - self.beta1**count), (1 - self.beta2**count) ** -0.5, self.epsilon, scale]
+            numbers = torch.tensor(values, dtype=torch.float32, device=group.parameters[0].device)
             for name, parameter in zip(group.names, group.parameters, strict=True):
                 if name not in grads:
                     continue
-                numbers = torch.tensor(values, dtype=torch.float32, device=parameter.device)
                 live = parameter.data.view(-1) if parameter.dtype != torch.float32 else None
                 flat = [t.reshape(-1) for t in (self.master[name], self.first[name], self.second[name], grads[name])]
                 for part in self._parts(group, parameter):
