@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How near a training step comes to the machine: to its own matrix products alone, and to one large square product.
 
-The trimmed model is trained for a while at each number of tokens an update. Before and after, all matrix products of
-such a step run alone, one after another on operands that are not in the cache: forward, and the two of the backward
+The trimmed model is trained for a while at each number of tokens an update, three times; the figures are medians.
+Before and after each time, all matrix products of such a step run alone, one after another on operands that are not in the cache: forward, and the two of the backward
 pass, of every linear layer, those of the head in the blocks of the loss, and attention's (two forward, five backward)
 in its blocks over rows of the target text. Norms, the optimiser and the data are in the step and not in the products;
 the share without attention's products stands in the details. Last, the memory that the loss over a large vocabulary
@@ -28,7 +28,8 @@ CONFIG: dict[str, Any] = {
     "text": "bundled:eu",
     "keep": "bundled:en",
     "batch_tokens": [512, 2048],
-    "steps": 24,
+    "steps": 10,
+    "turns": 3,
     "rounds": 3,
     "loss": {"tokens": 4096, "rows": 262_144, "width": 640},
 }
@@ -65,7 +66,7 @@ ORDER = 70
 
 
 def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One trim; for each size products, training, products."""
+    """One trim; for each size products and training in turns."""
     from lect import artefacts, machine, models
 
     shutil.rmtree(folder / "run", ignore_errors=True)
@@ -77,32 +78,41 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     details: dict[str, Any] = {}
     for tokens in config["batch_tokens"]:
         rows = offsets(trimmed, read, tokens, config["steps"])
-        with machine.held_memory():
-            alone = [products(outline, tokens, config["rounds"])]
-            inside = [attention_products(outline, rows)]
         told = {"tokens": tokens * config["steps"], "batch_tokens": tokens, "max_length": tokens}
         told |= {"evaluations": 1, "evaluation_tokens": 256}
-        made, facts = place.step(f"train-{tokens}", "pretrain/continue", told, base=base, model=trimmed, corpus=read)
-        shutil.rmtree(made.folder)
-        with machine.held_memory():
-            alone.append(products(outline, tokens, config["rounds"]))
-            inside.append(attention_products(outline, rows))
-            square = machine.matmul_flops()
-        seconds = facts["step_seconds"] / facts["steps"]
-        rate = facts["flops"] / facts["step_seconds"]
-        found[f"share_of_products_{tokens}"] = ratio(statistics.fmean(alone) + statistics.fmean(inside), seconds)
-        found[f"share_of_square_{tokens}"] = ratio(rate, square)
-        found[f"tokens_per_second_{tokens}"] = facts["tokens_per_second"]
-        details[str(tokens)] = {
-            "step_seconds": seconds,
-            "products_seconds": alone,
-            "attention_products_seconds": inside,
-            "share_without_attention": ratio(statistics.fmean(alone), seconds),
-            "flops_per_second": rate,
-            "square_flops_per_second": square,
-            "filled": facts["filled"],
-        }
-        print(tokens, details[str(tokens)], flush=True)
+
+        def alone(rows: list[list[int]] = rows, tokens: int = tokens) -> tuple[float, float, float]:
+            with machine.held_memory():
+                linear, attention = products(outline, tokens, config["rounds"]), attention_products(outline, rows)
+                return linear, attention, machine.matmul_flops()
+
+        sides, turns = [alone()], []
+        for turn in range(config["turns"]):
+            name = f"train-{tokens}-{turn}"
+            made, facts = place.step(name, "pretrain/continue", told, base=base, model=trimmed, corpus=read)
+            shutil.rmtree(made.folder)
+            sides.append(alone())
+            linear, attention, square = (statistics.fmean(pair) for pair in zip(*sides[-2:], strict=True))
+            seconds = facts["step_seconds"] / facts["steps"]
+            rate = facts["flops"] / facts["step_seconds"]
+            turns.append(
+                {
+                    "step_seconds": seconds,
+                    "products_seconds": linear,
+                    "attention_products_seconds": attention,
+                    "share_of_products": ratio(linear + attention, seconds),
+                    "share_without_attention": ratio(linear, seconds),
+                    "share_of_square": ratio(rate, square),
+                    "tokens_per_second": facts["tokens_per_second"],
+                    "flops_per_second": rate,
+                    "square_flops_per_second": square,
+                    "filled": facts["filled"],
+                }
+            )
+            print(tokens, turns[-1], flush=True)
+        for figure in ("share_of_products", "share_of_square", "tokens_per_second"):
+            found[f"{figure}_{tokens}"] = statistics.median(turn[figure] for turn in turns)
+        details[str(tokens)] = turns
     for name, compiled in (("compiled", True), ("plain", False)):
         command = [sys.executable, "-c", LOSS, json.dumps({**config["loss"], "compiled": compiled})]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -95,8 +95,8 @@ class AdamW:
 
     def norm(self, grads: dict[str, Tensor]) -> float:
         """The Euclidean norm of the given gradients together; those of vectors are laid end to end, as they are many."""
-        flat = [grad.view(-1) for grad in grads.values() if grad.ndim > 1]
-        flat += [torch.cat(vectors)] if (vectors := [grad.view(-1) for grad in grads.values() if grad.ndim < 2]) else []
+        vectors = [grad.view(-1) for grad in grads.values() if grad.ndim < 2]
+        flat = [grad.view(-1) for grad in grads.values() if grad.ndim > 1] + ([torch.cat(vectors)] if vectors else [])
         return math.sqrt(self.world.total(torch.stack([self.squares(grad) for grad in flat]).sum()))
 
     def step(self, count: int, multipliers: Sequence[float], grads: dict[str, Tensor], norm: float) -> None:
