@@ -94,7 +94,7 @@ class AdamW:
         return list(pairs.items())
 
     def norm(self, grads: dict[str, Tensor]) -> float:
-        """The Euclidean norm of the given gradients together; those of vectors are laid end to end, as they are many."""
+        """The Euclidean norm of the given gradients together; those of vectors are many, and laid end to end."""
         vectors = [grad.view(-1) for grad in grads.values() if grad.ndim < 2]
         flat = [grad.view(-1) for grad in grads.values() if grad.ndim > 1] + ([torch.cat(vectors)] if vectors else [])
         return math.sqrt(self.world.total(torch.stack([self.squares(grad) for grad in flat]).sum()))
