@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "text": "bundled:eu",
     "keep": "bundled:en",
     "batch_tokens": [512, 2048],
-    "steps": 10,
+    "turn_tokens": 20_480,
     "turns": 3,
     "rounds": 3,
     "loss": {"tokens": 4096, "rows": 262_144, "width": 640},
@@ -64,6 +64,7 @@ GOALS["loss_bytes_compiled"] = at_most(64 * 2**20)
 CODE = ["src/lect/engine", "src/lect/stages/pretrain", "src/lect/parts/packing", "src/lect/machine.py"]
 CODE += ["src/lect/stages/vocab/trim.py", "bench/vocab/place.py"]
 ORDER = 70
+ATTENTION_ROWS = 10
 
 
 def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     found: dict[str, float | None] = {}
     details: dict[str, Any] = {}
     for tokens in config["batch_tokens"]:
-        rows = offsets(trimmed, read, tokens, config["steps"])
-        told = {"tokens": tokens * config["steps"], "batch_tokens": tokens, "max_length": tokens}
+        rows = offsets(trimmed, read, tokens, ATTENTION_ROWS)
+        told = {"tokens": config["turn_tokens"], "batch_tokens": tokens, "max_length": tokens}
         told |= {"evaluations": 1, "evaluation_tokens": 256}
 
         def alone(rows: list[list[int]] = rows, tokens: int = tokens) -> tuple[float, float, float]:
