@@ -227,7 +227,6 @@ def test_compiled_layers_give_the_same_states_and_share_their_code():
         weight = body.head
         grads = [torch.autograd.grad(x.cos().sum(), weight)[0].to_dense() for x in (found, expected)]
         torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-4)
-    assert attention.Kernels.weigh is attention.weigh, "compiled kernels were left behind"
     torch.compiler.reset()
 
 

@@ -16,7 +16,8 @@ K keys that the block sees.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ BLOCK = 128
 EVEN = 3  # a document of so many blocks of twice the size is cut into those: the calls cost more than the products
 UNIT = 16  # blocks are of a multiple of it: for every shape that is new the library makes code, and keeps it
 TOLERANCE = 0.02  # of the norm; bf16 rounds by 0.004
+slope = torch.ops.aten._softmax_backward_data.out  # weights times the slope of each less its mean under them
 REFUSED = ("softcap", "s_aux", "head_mask", "position_bias")
 
 
@@ -68,38 +70,29 @@ def blocks(offsets: list[int], window: int) -> Iterator[Block]:
             yield Block(first, min(first + size, offsets[-1]), low, start, end)
 
 
-def weigh(scores: Tensor, shift: int, before: int, window: int, scale: float) -> None:
-    """Softmax in place, in fp32, over the keys that a query may see: itself and earlier ones, nearer than ``window``.
+@lru_cache(maxsize=8)
+def band(tokens: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to the scores of any block of a row of ``tokens``: zero where a query sees a key, else very little.
 
-    ``scores`` is (G, B, R, K), and is multiplied by ``scale`` first; query b stands at place ``b + shift`` of the keys.
-    The first ``before`` keys are of another document. Of a query that sees no key the weights mean nothing.
+    Query b stands in row b, a key n places behind the block's first query in column ``tokens + n``. A query sees its
+    own place and earlier ones, those nearer than ``window`` where that is above zero.
     """
-    queries, keys = scores.shape[1], scores.shape[-1]
-    places_k = torch.arange(keys, device=scores.device)
-    distance_bk = torch.arange(queries, device=scores.device)[:, None] + shift - places_k
-    unseen_bk = (distance_bk < 0) | (places_k < before)
-    if window > 0:
-        unseen_bk = unseen_bk | (distance_bk >= window)
-    wide = (scores.float() * scale).masked_fill(unseen_bk[:, None], torch.finfo(torch.float32).min)
-    scores.copy_(torch.softmax(wide, -1))
+    queries = 2 * BLOCK
+    columns = torch.arange(tokens + queries, device=device) - tokens
+    distance_bj = torch.arange(queries, device=device)[:, None] - columns
+    unseen_bj = (distance_bj < 0) | ((distance_bj >= window) if window > 0 else False)
+    return torch.zeros(unseen_bj.shape, dtype=dtype, device=device).masked_fill_(unseen_bj, _lowest(dtype))
 
 
-def slope(upstream: Tensor, weights: Tensor, scale: float) -> None:
-    """The gradient of the scores in the place of that of the weights: weights times it less its mean under them.
-
-    Both are (G, B, R, K).
-    """
-    wide = weights.float()
-    change = wide * upstream.float()
-    upstream.copy_((change - wide * change.sum(-1, keepdim=True)) * scale)
+def _lowest(dtype: torch.dtype) -> float:
+    """A number that no score makes up for, and that is still one when a score is added."""
+    return torch.finfo(dtype).min / 2
 
 
 class Kernels:
-    """How attention runs: the two element-wise functions as written or compiled, or all of it by :func:`flash`."""
+    """Whether attention runs by :func:`flash`."""
 
     flash: bool = False
-    weigh: Callable[[Tensor, int, int, int, float], None] = staticmethod(weigh)
-    slope: Callable[[Tensor, Tensor, float], None] = staticmethod(slope)
 
 
 def _rows(x_bhd: Tensor, groups: int) -> Tensor:
@@ -121,33 +114,40 @@ def _room(q: Tensor, window: int) -> Tensor:
     return q.new_empty(heads * min(tokens, 2 * BLOCK) * keys)
 
 
-def _product(room: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Their batched product, at the start of ``room``."""
+def _product(room: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+    """Their batched product times ``scale``, at the start of ``room``."""
     shape = (*left.shape[:2], right.shape[2])
-    return torch.bmm(left, right, out=room[: math.prod(shape)].view(shape))
+    return room[: math.prod(shape)].view(shape).baddbmm_(left, right, beta=0, alpha=scale)
 
 
-def _weights(room: Tensor, q_grd: Tensor, k_gkd: Tensor, block: Block, window: int, scale: float) -> Tensor:
-    """Weights of a block, (G, B, R, K)."""
+def _weights(room: Tensor, q_grd: Tensor, k_gkd: Tensor, block: Block, band_bj: Tensor, scale: float) -> Tensor:
+    """Weights of a block, (G, B * R, K), at the start of ``room``: the softmax of scaled scores over the keys seen.
+
+    Of a query that sees no key they mean nothing.
+    """
     groups, keys = k_gkd.shape[:2]
-    weights_gbrk = _product(room, q_grd, k_gkd.transpose(1, 2)).view(groups, block.stop - block.first, -1, keys)
-    shift, before = block.first - block.low, max(0, block.start - block.low)
-    Kernels.weigh(weights_gbrk, shift, before, window if keys > window else 0, scale)
-    return weights_gbrk
+    queries, start = block.stop - block.first, band_bj.shape[1] - 2 * BLOCK - (block.first - block.low)
+    scores_grk = room[: groups * q_grd.shape[1] * keys].view(groups, -1, keys)
+    scores_gbrk = scores_grk.view(groups, queries, -1, keys)
+    scores_gbrk.copy_(band_bj[:queries, None, start : start + keys])
+    if block.low < block.start:
+        scores_gbrk[..., : block.start - block.low] = _lowest(room.dtype)
+    scores_grk.baddbmm_(q_grd, k_gkd.transpose(1, 2), alpha=scale)
+    return torch.softmax(scores_grk, -1, out=scores_grk)
 
 
 @torch.library.custom_op("lect::document_attention", mutates_args=())
 def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
     """Attend inside each document: ``q`` (T, H, D), ``k`` and ``v`` (T, G, D) give (T, H, D); all contiguous."""
-    groups = k.shape[1]
+    groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     out_thd = q.new_empty(*q.shape[:2], v.shape[-1])
     room, space = _room(q, window), torch.empty_like(out_thd).view(-1)
     k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
     for block in blocks(offsets.tolist(), window):
         queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
-        weights_gbrk = _weights(room, _rows(q[queries], groups), k_gtd[:, keys], block, window, scale)
-        values_grd = _product(space, weights_gbrk.flatten(1, 2), v_gtd[:, keys])
-        out_thd[block.real] = _heads(values_grd, weights_gbrk.shape[1])[block.inside]
+        weights_grk = _weights(room, _rows(q[queries], groups), k_gtd[:, keys], block, band_bj, scale)
+        values_grd = _product(space, weights_grk, v_gtd[:, keys])
+        out_thd[block.real] = _heads(values_grd, block.stop - block.first)[block.inside]
     return out_thd
 
 
@@ -161,7 +161,7 @@ def document_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values; the weights are computed again, and added up in fp32."""
-    groups = k.shape[1]
+    groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     dq_thd, dk_tgd, dv_tgd = (torch.empty_like(x) for x in (q, k, v))
     room, other, space = _room(q, window), _room(q, window), q.new_empty(max(x.numel() for x in (q, k, v)))
     dk_gtd, dv_gtd = (torch.zeros_like(x.transpose(0, 1), dtype=torch.float32) for x in (k, v))
@@ -173,13 +173,12 @@ def document_attention_backward(
             own = torch.zeros_like(own)
             own[block.inside] = grad[block.real]
         q_grd, grad_grd = _rows(q[queries], groups), _rows(own, groups)
-        weights_gbrk = _weights(room, q_grd, k_gtd[:, keys], block, window, scale)
-        dv_gtd[:, keys] += _product(space, weights_gbrk.flatten(1, 2).transpose(1, 2), grad_grd)
-        dscores_gbrk = _product(other, grad_grd, v_gtd[:, keys].transpose(1, 2)).view_as(weights_gbrk)
-        Kernels.slope(dscores_gbrk, weights_gbrk, scale)
-        dscores_grk = dscores_gbrk.flatten(1, 2)
-        dq_thd[block.real] = _heads(_product(space, dscores_grk, k_gtd[:, keys]), len(own))[block.inside]
-        dk_gtd[:, keys] += _product(space, dscores_grk.transpose(1, 2), q_grd)
+        weights_grk = _weights(room, q_grd, k_gtd[:, keys], block, band_bj, scale)
+        dv_gtd[:, keys] += _product(space, weights_grk.transpose(1, 2), grad_grd)
+        dscores_grk = _product(other, grad_grd, v_gtd[:, keys].transpose(1, 2))
+        slope(dscores_grk, weights_grk, -1, q.dtype, grad_input=dscores_grk)
+        dq_thd[block.real] = _heads(_product(space, dscores_grk, k_gtd[:, keys], scale), len(own))[block.inside]
+        dk_gtd[:, keys].add_(_product(space, dscores_grk.transpose(1, 2), q_grd), alpha=scale)
     dk_tgd.copy_(dk_gtd.transpose(0, 1))
     dv_tgd.copy_(dv_gtd.transpose(0, 1))
     return dq_thd, dk_tgd, dv_tgd

@@ -117,15 +117,12 @@ class Body:
         for layer in self.layers:
             layer.compile(dynamic=False, options=options)
         self.recompute(self.recomputes)
-        attention.Kernels.weigh = torch.compile(attention.weigh, dynamic=True)
-        attention.Kernels.slope = torch.compile(attention.slope, dynamic=True)
 
     def uncompile(self) -> None:
         """Run the layers as written again."""
         for layer in self.layers:
             layer._compiled_call_impl = None
         self.recompute(self.recomputes)
-        attention.Kernels.weigh, attention.Kernels.slope = attention.weigh, attention.slope
 
     def recompute(self, on: bool) -> None:
         """Keep of each layer only what goes into it, and run it a second time when its gradients are due.

@@ -133,8 +133,8 @@ class AdamW:
         step = SLICE if self.kernel is update and flat[0].device.type == "cpu" else max(1, size)
         for low in range(0, size, step):
             part = slice(low, low + step)
-            master, first, second, grad = (t[part] for t in flat)
-            self.kernel(live[part] if live is not None else None, master, first, second, grad, numbers)
+            master, first, second, grad = (t[part].data for t in flat)
+            self.kernel(live[part].data if live is not None else None, master, first, second, grad, numbers)
 
     def mask(self, kept: Mapping[str, Tensor]) -> None:
         """Set entries that are not kept to zero: weights, live and master, and moments."""
