@@ -69,7 +69,7 @@ ATTENTION_ROWS = 10
 
 def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One trim; for each size products and training in turns."""
-    from lect import artefacts, machine, models
+    from lect import artefacts, models
 
     shutil.rmtree(folder / "run", ignore_errors=True)
     place, base = Place(folder / "run"), artefacts.Model(models.resolve(config["model"]))
@@ -83,17 +83,12 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         told = {"tokens": config["turn_tokens"], "batch_tokens": tokens, "max_length": tokens}
         told |= {"evaluations": 1, "evaluation_tokens": 256}
 
-        def alone(rows: list[list[int]] = rows, tokens: int = tokens) -> tuple[float, float, float]:
-            with machine.held_memory():
-                linear, attention = products(outline, tokens, config["rounds"]), attention_products(outline, rows)
-                return linear, attention, machine.matmul_flops()
-
-        sides, turns = [alone()], []
+        sides, turns = [alone(outline, rows, tokens, config["rounds"])], []
         for turn in range(config["turns"]):
             name = f"train-{tokens}-{turn}"
             made, facts = place.step(name, "pretrain/continue", told, base=base, model=trimmed, corpus=read)
             shutil.rmtree(made.folder)
-            sides.append(alone())
+            sides.append(alone(outline, rows, tokens, config["rounds"]))
             linear, attention, square = (statistics.fmean(pair) for pair in zip(*sides[-2:], strict=True))
             seconds = facts["step_seconds"] / facts["steps"]
             rate = facts["flops"] / facts["step_seconds"]
@@ -120,6 +115,14 @@ def measure(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found[f"loss_bytes_{name}"] = float(said.split()[-1])
     return {"figures": found, "details": details}
+
+
+def alone(outline: Any, rows: list[list[int]], tokens: int, rounds: int) -> tuple[float, float, float]:
+    """Seconds of a step's products, without attention and of attention, and the rate of a square one."""
+    from lect import machine
+
+    with machine.held_memory():
+        return products(outline, tokens, rounds), attention_products(outline, rows), machine.matmul_flops()
 
 
 def products(outline: Any, tokens: int, rounds: int) -> float:

@@ -161,6 +161,17 @@ def held_memory() -> Iterator[None]:
         release_memory()
 
 
+def _allocator(*, keep: int, mapped: int, ahead: int) -> None:
+    """Tell glibc how many free bytes to keep, from what size on to map a block by itself, and how far to reach ahead.
+
+    The numbers are ``M_TRIM_THRESHOLD``, ``M_MMAP_THRESHOLD`` and ``M_TOP_PAD`` of ``mallopt(3)``.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((-1, keep), (-3, mapped), (-2, ahead)):
+            mallopt(parameter, value)
+
+
 def _reserve(size: int) -> None:
     """Let the heap reach ``size`` bytes further, in huge pages; none is taken before it is used.
 
@@ -192,14 +203,3 @@ class Growth:
         elif 8 * held > 9 * self.first:
             release_memory()
             self.first = 0
-
-
-def _allocator(*, keep: int, mapped: int, ahead: int) -> None:
-    """Tell glibc how many free bytes to keep, from what size on to map a block by itself, and how far to reach ahead.
-
-    The numbers are ``M_TRIM_THRESHOLD``, ``M_MMAP_THRESHOLD`` and ``M_TOP_PAD`` of ``mallopt(3)``.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((-1, keep), (-3, mapped), (-2, ahead)):
-            mallopt(parameter, value)

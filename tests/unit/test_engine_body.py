@@ -227,6 +227,7 @@ def test_compiled_layers_give_the_same_states_and_share_their_code():
         weight = body.head
         grads = [torch.autograd.grad(x.cos().sum(), weight)[0].to_dense() for x in (found, expected)]
         torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-4)
+    assert all(module._compiled_call_impl is None for module in live.modules()), "compiled layers were left behind"
     torch.compiler.reset()
 
 

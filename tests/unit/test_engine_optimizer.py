@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
-from lect.engine.optimizer import AdamW, Group
+from lect.engine.optimizer import AdamW, Group, update
 
 KNOBS = {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
 
@@ -75,6 +76,18 @@ def test_small_updates_are_not_lost_in_bf16():
     assert pair[0].dtype == torch.float32
     moved = start - pair[0].detach()
     assert moved.mean().item() == pytest.approx(200 * 1e-2 * 1e-4, rel=0.01)
+
+
+def test_matrices_and_vectors_share_one_compiled_kernel():
+    torch.compiler.reset()
+    counter = CompileCounter()
+    optimizer = build(parameters(), dtype=torch.bfloat16)
+    optimizer.kernel = torch.compile(update, dynamic=True, backend=counter)
+    grads = {name: grad.bfloat16() for name, grad in gradients(0).items()}
+    for step in range(3):
+        optimizer.step(step + 1, [1.0, 1.0], grads, 1.0)
+    assert counter.frame_count == 1, "code for small tensors runs on one thread, and would run for large ones too"
+    torch.compiler.reset()
 
 
 def test_a_rate_of_zero_changes_nothing_and_reset_forgets():

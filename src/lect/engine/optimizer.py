@@ -128,7 +128,11 @@ class AdamW:
         return [slice(low * width, high * width) for low, high in inside if low < high]
 
     def _sliced(self, live: Tensor | None, flat: list[Tensor], numbers: Tensor) -> None:
-        """Run the kernel: whole where it is compiled, else in slices that stay in the processor's cache."""
+        """Run the kernel: whole where it is compiled, else in slices that stay in the processor's cache.
+
+        It gets ``data``, which is no view of anything: compiled code is chosen by what a view is of as well, and the
+        code of vectors, for one thread, would run for all.
+        """
         size = flat[0].numel()
         step = SLICE if self.kernel is update and flat[0].device.type == "cpu" else max(1, size)
         for low in range(0, size, step):
