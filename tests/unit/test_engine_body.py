@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -33,10 +34,12 @@ def dense(q, k, v, offsets, window, scale):
     return torch.softmax((q @ k.transpose(1, 2) * scale).masked_fill(~seen, float("-inf")), -1) @ v
 
 
+@pytest.mark.parametrize("keep", [0, attention.KEEP_BYTES])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("window", [0, 5, 150])
-def test_attention_equals_a_full_mask(groups, window, monkeypatch):
+def test_attention_equals_a_full_mask(groups, window, keep, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 64)
+    monkeypatch.setattr(attention, "KEEP_BYTES", keep)
     torch.manual_seed(0)
     offsets = torch.tensor([0, 1, 8, 208, 333, 783], dtype=torch.int32)
     q = torch.randn(4, 783, 8, requires_grad=True)
@@ -70,6 +73,16 @@ def test_blocks_hold_each_query_of_a_document_once_and_few_shapes(lengths, windo
         seen += real
         assert (block.stop - block.first) % attention.UNIT == 0 or block.stop == offsets[-1]
     assert seen == list(range(offsets[-1]))
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=9), st.sampled_from([0, 1, 5, 150, 512]))
+def test_kept_weights_have_room_for_any_documents(lengths, window):
+    offsets = [0, *itertools.accumulate(lengths)]
+    sizes = [(b.stop - b.first) * (b.stop - b.low) for b in attention.blocks(offsets, window)]
+    row = torch.empty(offsets[-1], 3, 1, device="meta")
+    with mock.patch.object(attention, "KEEP_BYTES", 1 << 40):
+        assert 3 * sum(sizes) <= attention.kept(row, window)
+    assert not attention.kept(row.expand(-1, -1, 4).repeat(1, 1 << 20, 1), window) or not offsets[-1]
 
 
 def documented(left_shift=0):

@@ -28,6 +28,7 @@ NAME = "lect_documents"
 BLOCK = 128
 EVEN = 3  # a document of so many blocks of twice the size is cut into those: the calls cost more than the products
 UNIT = 16  # blocks are of a multiple of it: for every shape that is new the library makes code, and keeps it
+KEEP_BYTES = 16 * 2**20  # weights of a layer that the backward pass finds again; beyond that they are made again
 TOLERANCE = 0.02  # of the norm; bf16 rounds by 0.004
 slope = torch.ops.aten._softmax_backward_data.out  # weights times the slope of each less its mean under them
 REFUSED = ("softcap", "s_aux", "head_mask", "position_bias")
@@ -109,61 +110,79 @@ def _heads(x_grd: Tensor, queries: int) -> Tensor:
 
 def _room(q: Tensor, window: int) -> Tensor:
     """Room for the weights of any block of a row, whatever its documents."""
-    tokens, heads = q.shape[:2]
-    keys = tokens if window <= 0 else min(tokens, max(window + BLOCK, (2 * BLOCK + UNIT) * EVEN))
-    return q.new_empty(heads * min(tokens, 2 * BLOCK) * keys)
+    queries = min(len(q), 2 * BLOCK)
+    return q.new_empty(q.shape[1] * queries * _reach(len(q), window))
+
+
+def _reach(tokens: int, window: int) -> int:
+    """How many keys a block of a row sees at most."""
+    return tokens if window <= 0 else min(tokens, max(window + BLOCK, (2 * BLOCK + UNIT) * EVEN))
+
+
+def kept(q: Tensor, window: int) -> int:
+    """How many weights of a row are kept for the backward pass at most; none where all would be too many."""
+    count = q.numel() // q.shape[2] * max(_reach(len(q), window), UNIT * UNIT)
+    return count if count * q.element_size() <= KEEP_BYTES else 0
+
+
+def _shaped(room: Tensor, *shape: int) -> Tensor:
+    """The start of ``room``, in that shape."""
+    return room[: math.prod(shape)].view(shape)
 
 
 def _product(room: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
     """Their batched product times ``scale``, at the start of ``room``."""
-    shape = (*left.shape[:2], right.shape[2])
-    return room[: math.prod(shape)].view(shape).baddbmm_(left, right, beta=0, alpha=scale)
+    return _shaped(room, *left.shape[:2], right.shape[2]).baddbmm_(left, right, beta=0, alpha=scale)
 
 
-def _weights(room: Tensor, q_grd: Tensor, k_gkd: Tensor, block: Block, band_bj: Tensor, scale: float) -> Tensor:
-    """Weights of a block, (G, B * R, K), at the start of ``room``: the softmax of scaled scores over the keys seen.
+def _weigh(scores_grk: Tensor, q_grd: Tensor, k_gkd: Tensor, block: Block, band_bj: Tensor, scale: float) -> None:
+    """Weights of a block in the place of ``scores_grk``: the softmax of scaled scores over the keys seen.
 
     Of a query that sees no key they mean nothing.
     """
-    groups, keys = k_gkd.shape[:2]
+    groups, _, keys = scores_grk.shape
     queries, start = block.stop - block.first, band_bj.shape[1] - 2 * BLOCK - (block.first - block.low)
-    scores_grk = room[: groups * q_grd.shape[1] * keys].view(groups, -1, keys)
     scores_gbrk = scores_grk.view(groups, queries, -1, keys)
     scores_gbrk.copy_(band_bj[:queries, None, start : start + keys])
     if block.low < block.start:
-        scores_gbrk[..., : block.start - block.low] = _lowest(room.dtype)
+        scores_gbrk[..., : block.start - block.low] = _lowest(scores_grk.dtype)
     scores_grk.baddbmm_(q_grd, k_gkd.transpose(1, 2), alpha=scale)
-    return torch.softmax(scores_grk, -1, out=scores_grk)
+    torch.softmax(scores_grk, -1, out=scores_grk)
 
 
 @torch.library.custom_op("lect::document_attention", mutates_args=())
-def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
-    """Attend inside each document: ``q`` (T, H, D), ``k`` and ``v`` (T, G, D) give (T, H, D); all contiguous."""
+def documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+    """What :func:`document_attention` gives, and the weights that the backward pass finds again; see :func:`kept`."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
-    out_thd = q.new_empty(*q.shape[:2], v.shape[-1])
-    room, space = _room(q, window), torch.empty_like(out_thd).view(-1)
+    out_thd, weights_n = q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(kept(q, window))
+    room, space = weights_n if len(weights_n) else _room(q, window), torch.empty_like(out_thd).view(-1)
     k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
     for block in blocks(offsets.tolist(), window):
         queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
-        weights_grk = _weights(room, _rows(q[queries], groups), k_gtd[:, keys], block, band_bj, scale)
+        q_grd, k_gkd = _rows(q[queries], groups), k_gtd[:, keys]
+        weights_grk = _shaped(room, *q_grd.shape[:2], k_gkd.shape[1])
+        _weigh(weights_grk, q_grd, k_gkd, block, band_bj, scale)
         values_grd = _product(space, weights_grk, v_gtd[:, keys])
         out_thd[block.real] = _heads(values_grd, block.stop - block.first)[block.inside]
-    return out_thd
+        if len(weights_n):
+            room = room[weights_grk.numel() :]
+    return out_thd, weights_n
 
 
-@document_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
-    return q.new_empty(*q.shape[:2], v.shape[-1])
+@documents.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+    return q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(kept(q, window))
 
 
 @torch.library.custom_op("lect::document_attention_backward", mutates_args=())
-def document_attention_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float
+def documents_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, weights_n: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values; the weights are computed again, and added up in fp32."""
+    """Gradients of queries, keys and values, added up in fp32; weights that were not kept are made again."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     dq_thd, dk_tgd, dv_tgd = (torch.empty_like(x) for x in (q, k, v))
-    room, other, space = _room(q, window), _room(q, window), q.new_empty(max(x.numel() for x in (q, k, v)))
+    room = weights_n if len(weights_n) else _room(q, window)
+    other, space = _room(q, window), q.new_empty(max(x.numel() for x in (q, k, v)))
     dk_gtd, dv_gtd = (torch.zeros_like(x.transpose(0, 1), dtype=torch.float32) for x in (k, v))
     k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
     for block in blocks(offsets.tolist(), window):
@@ -172,37 +191,48 @@ def document_attention_backward(
         if block.inside != slice(0, len(own)):
             own = torch.zeros_like(own)
             own[block.inside] = grad[block.real]
-        q_grd, grad_grd = _rows(q[queries], groups), _rows(own, groups)
-        weights_grk = _weights(room, q_grd, k_gtd[:, keys], block, band_bj, scale)
+        q_grd, k_gkd, grad_grd = _rows(q[queries], groups), k_gtd[:, keys], _rows(own, groups)
+        weights_grk = _shaped(room, *q_grd.shape[:2], k_gkd.shape[1])
+        if len(weights_n):
+            room = room[weights_grk.numel() :]
+        else:
+            _weigh(weights_grk, q_grd, k_gkd, block, band_bj, scale)
         dv_gtd[:, keys] += _product(space, weights_grk.transpose(1, 2), grad_grd)
         dscores_grk = _product(other, grad_grd, v_gtd[:, keys].transpose(1, 2))
         slope(dscores_grk, weights_grk, -1, q.dtype, grad_input=dscores_grk)
-        dq_thd[block.real] = _heads(_product(space, dscores_grk, k_gtd[:, keys], scale), len(own))[block.inside]
+        dq_thd[block.real] = _heads(_product(space, dscores_grk, k_gkd, scale), len(own))[block.inside]
         dk_gtd[:, keys].add_(_product(space, dscores_grk.transpose(1, 2), q_grd), alpha=scale)
     dk_tgd.copy_(dk_gtd.transpose(0, 1))
     dv_tgd.copy_(dv_gtd.transpose(0, 1))
     return dq_thd, dk_tgd, dv_tgd
 
 
-@document_attention_backward.register_fake
+@documents_backward.register_fake
 def _(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, weights_n: Tensor, offsets: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, offsets, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, offsets)
+    ctx.save_for_backward(q, k, v, output[1], offsets)
+    ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, offsets = ctx.saved_tensors
-    grads = document_attention_backward(grad.contiguous(), q, k, v, offsets, ctx.window, ctx.scale)
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, v, weights_n, offsets = ctx.saved_tensors
+    grads = documents_backward(grad.contiguous(), q, k, v, weights_n, offsets, ctx.window, ctx.scale)
     return *grads, None, None, None
 
 
-document_attention.register_autograd(_backward, setup_context=_save)
+documents.register_autograd(_backward, setup_context=_save)
+
+
+def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
+    """Attend inside each document: ``q`` (T, H, D), ``k`` and ``v`` (T, G, D) give (T, H, D); all contiguous."""
+    out_thd: Tensor = documents(q, k, v, offsets, window, scale)[0]
+    return out_thd
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
