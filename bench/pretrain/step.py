@@ -4,7 +4,7 @@
 The trimmed model is trained for a while at each number of tokens an update, three times; the figures are medians.
 Before and after each time, all matrix products of such a step run alone, one after another on operands that are not in
 the cache: forward, and the two of the backward pass, of every linear layer, those of the head in the blocks of the
-loss, and attention's (two forward, five backward) in its blocks over rows of the target text. Norms, the optimiser and
+loss, and attention's (two forward, four or five backward) in its blocks over rows of the target text. Norms, the optimiser and
 the data are in the step and not in the products; the share without attention's products stands in the details. Last,
 the memory that the loss over a large vocabulary takes beyond what it gets and gives. Products and loss keep freed
 memory in the process as the training does.
@@ -174,7 +174,7 @@ def attention_products(outline: Any, rows: list[list[int]]) -> float:
     """Seconds that the products of attention take alone in one step; the mean over the rows."""
     import torch
 
-    from lect.engine.attention import blocks
+    from lect.engine.attention import blocks, kept
 
     config = outline.config.get_text_config()
     heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -184,12 +184,13 @@ def attention_products(outline: Any, rows: list[list[int]]) -> float:
         q = torch.randn(groups, heads // groups * row[-1], width).bfloat16()
         k = torch.randn(groups, row[-1], width).bfloat16()
         for window in windows:
+            scores = 2 if kept(q.view(-1, heads, width), window) else 3  # the slope of the weights; once more backward
             for block in blocks(row, window):
                 q_grd = q[:, : (block.stop - block.first) * heads // groups]
                 k_gkd = k[:, block.low : block.stop]
                 weights_grk = torch.bmm(q_grd, k_gkd.transpose(1, 2))
                 start = time.perf_counter()
-                for _ in range(3):  # scores, once more backward, and the slope of the weights
+                for _ in range(scores):
                     torch.bmm(q_grd, k_gkd.transpose(1, 2))
                 for _ in range(2):  # values, and the slope of the queries
                     torch.bmm(weights_grk, k_gkd)
