@@ -4,10 +4,10 @@
 The trimmed model is trained for a while at each number of tokens an update, three times; the figures are medians.
 Before and after each time, all matrix products of such a step run alone, one after another on operands that are not in
 the cache: forward, and the two of the backward pass, of every linear layer, those of the head in the blocks of the
-loss, and attention's (two forward, four or five backward) in its blocks over rows of the target text. Norms, the optimiser and
-the data are in the step and not in the products; the share without attention's products stands in the details. Last,
-the memory that the loss over a large vocabulary takes beyond what it gets and gives. Products and loss keep freed
-memory in the process as the training does.
+loss, and attention's (two forward, and four backward, or five where its weights are not kept) in its blocks over rows
+of the target text. Norms, the optimiser and the data are in the step and not in the products; the share without
+attention's products stands in the details. Last, the memory that the loss over a large vocabulary takes beyond what it
+gets and gives. Products and loss keep freed memory in the process as the training does.
 """
 
 from __future__ import annotations
