@@ -34,14 +34,15 @@ def dense(q, k, v, offsets, window, scale):
     return torch.softmax((q @ k.transpose(1, 2) * scale).masked_fill(~seen, float("-inf")), -1) @ v
 
 
+@pytest.mark.parametrize("borders", [[0, 1, 8, 208, 333, 783], [0, 261, 522, 783, 783], [0, 783], [*range(0, 784, 9)]])
 @pytest.mark.parametrize("keep", [0, attention.KEEP_BYTES])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("window", [0, 5, 150])
-def test_attention_equals_a_full_mask(groups, window, keep, monkeypatch):
+def test_attention_equals_a_full_mask(groups, window, keep, borders, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 64)
     monkeypatch.setattr(attention, "KEEP_BYTES", keep)
     torch.manual_seed(0)
-    offsets = torch.tensor([0, 1, 8, 208, 333, 783], dtype=torch.int32)
+    offsets = torch.tensor(borders, dtype=torch.int32)
     q = torch.randn(4, 783, 8, requires_grad=True)
     k, v = (torch.randn(groups, 783, width, requires_grad=True) for width in (8, 6))
     upstream = torch.randn(4, 783, 6)
@@ -83,6 +84,14 @@ def test_kept_weights_have_room_for_any_documents(lengths, window):
     with mock.patch.object(attention, "KEEP_BYTES", 1 << 40):
         assert 3 * sum(sizes) <= attention.kept(row, window)
     assert not attention.kept(row.expand(-1, -1, 4).repeat(1, 1 << 20, 1), window) or not offsets[-1]
+
+
+@pytest.mark.parametrize(
+    "borders, count", [([0, 4, 8, 12, 12], 3), ([0, 12], 1), ([0, 4, 12], 1), ([0, 4, 8, 11, 12], 1)]
+)
+def test_only_documents_of_one_length_are_multiplied_together(borders, count):
+    row, inside = attention._even(torch.arange(24.0).view(12, 2, 1), torch.tensor(borders))
+    assert row.shape == (count, 12 // count, 2, 1) and inside[-1] == 12 // count
 
 
 def documented(left_shift=0):

@@ -9,8 +9,8 @@ On CUDA in bf16 torch's own kernel for such rows takes its place, where it is se
 Its way back adds up in no fixed order, so there resumed runs are equal to rounding; bit for bit with
 ``torch.use_deterministic_algorithms(True)``.
 
-Shapes: H query heads, G key heads (R = H / G queries each), T tokens, D width of a head, B queries in a block,
-K keys that the block sees.
+Shapes: H query heads, G key heads (R = H / G queries each), T tokens, D width of a head, B queries in a block, K keys
+that the block sees; N documents of one length, M = N * G.
 """
 
 from __future__ import annotations
@@ -96,22 +96,37 @@ class Kernels:
     flash: bool = False
 
 
-def _rows(x_bhd: Tensor, groups: int) -> Tensor:
-    """The queries of a block as rows of their key head: (B, H, D) to (G, B * R, D)."""
-    queries, heads, width = x_bhd.shape
-    return x_bhd.view(queries, groups, heads // groups, width).transpose(0, 1).reshape(groups, -1, width)
+def _even(x_thd: Tensor, offsets: Tensor) -> tuple[Tensor, list[int]]:
+    """A row as documents of one length, (N, T / N, H, D), and the offsets in each; N is 1 where lengths differ.
+
+    Documents of one length are multiplied together: for many short ones the calls cost more than the products.
+    """
+    borders = list(dict.fromkeys(offsets.tolist()))  # without empty documents
+    count = max(1, len(borders) - 1)
+    if borders != list(range(0, len(x_thd) + 1, max(1, len(x_thd) // count))):
+        return x_thd[None], borders
+    return x_thd.view(count, -1, *x_thd.shape[1:]), borders[:2]
 
 
-def _heads(x_grd: Tensor, queries: int) -> Tensor:
+def _rows(x_nbhd: Tensor, groups: int) -> Tensor:
+    """The queries of a block as rows of their key head: (N, B, H, D) to (N * G, B * R, D)."""
+    count, queries, heads, width = x_nbhd.shape
+    x_nbgrd = x_nbhd.view(count, queries, groups, heads // groups, width)
+    return x_nbgrd.transpose(1, 2).reshape(count * groups, -1, width)
+
+
+def _heads(x_mrd: Tensor, like_nbhd: Tensor) -> Tensor:
     """The inverse of :func:`_rows`."""
-    groups, _, width = x_grd.shape
-    return x_grd.view(groups, queries, -1, width).transpose(0, 1).reshape(queries, -1, width)
+    count, queries, heads, _ = like_nbhd.shape
+    groups = len(x_mrd) // count
+    x_ngbrd = x_mrd.view(count, groups, queries, heads // groups, -1)
+    return x_ngbrd.transpose(1, 2).flatten(2, 3)
 
 
-def _room(q: Tensor, window: int) -> Tensor:
+def _room(q_nthd: Tensor, window: int) -> Tensor:
     """Room for the weights of any block of a row, whatever its documents."""
-    queries = min(len(q), 2 * BLOCK)
-    return q.new_empty(q.shape[1] * queries * _reach(len(q), window))
+    count, tokens, heads, _ = q_nthd.shape
+    return q_nthd.new_empty(count * heads * min(tokens, 2 * BLOCK) * _reach(tokens, window))
 
 
 def _reach(tokens: int, window: int) -> int:
@@ -135,19 +150,19 @@ def _product(room: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> T
     return _shaped(room, *left.shape[:2], right.shape[2]).baddbmm_(left, right, beta=0, alpha=scale)
 
 
-def _weigh(scores_grk: Tensor, q_grd: Tensor, k_gkd: Tensor, block: Block, band_bj: Tensor, scale: float) -> None:
-    """Weights of a block in the place of ``scores_grk``: the softmax of scaled scores over the keys seen.
+def _weigh(scores_mrk: Tensor, q_mrd: Tensor, k_mkd: Tensor, block: Block, band_bj: Tensor, scale: float) -> None:
+    """Weights of a block in the place of ``scores_mrk``: the softmax of scaled scores over the keys seen.
 
     Of a query that sees no key they mean nothing.
     """
-    groups, _, keys = scores_grk.shape
-    queries, start = block.stop - block.first, band_bj.shape[1] - 2 * BLOCK - (block.first - block.low)
-    scores_gbrk = scores_grk.view(groups, queries, -1, keys)
-    scores_gbrk.copy_(band_bj[:queries, None, start : start + keys])
+    queries, keys = block.stop - block.first, block.stop - block.low
+    start = band_bj.shape[1] - 2 * BLOCK - (block.first - block.low)
+    scores_mbrk = scores_mrk.view(len(scores_mrk), queries, -1, keys)
+    scores_mbrk.copy_(band_bj[:queries, None, start : start + keys])
     if block.low < block.start:
-        scores_gbrk[..., : block.start - block.low] = _lowest(scores_grk.dtype)
-    scores_grk.baddbmm_(q_grd, k_gkd.transpose(1, 2), alpha=scale)
-    torch.softmax(scores_grk, -1, out=scores_grk)
+        scores_mbrk[..., : block.start - block.low] = _lowest(scores_mrk.dtype)
+    scores_mrk.baddbmm_(q_mrd, k_mkd.transpose(1, 2), alpha=scale)
+    torch.softmax(scores_mrk, -1, out=scores_mrk)
 
 
 @torch.library.custom_op("lect::document_attention", mutates_args=())
@@ -155,17 +170,18 @@ def documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, sca
     """What :func:`document_attention` gives, and the weights that the backward pass finds again; see :func:`kept`."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     out_thd, weights_n = q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(kept(q, window))
-    room, space = weights_n if len(weights_n) else _room(q, window), torch.empty_like(out_thd).view(-1)
-    k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
-    for block in blocks(offsets.tolist(), window):
+    (q_nthd, borders), out_nthd = _even(q, offsets), _even(out_thd, offsets)[0]
+    k_ngtd, v_ngtd = (_even(x, offsets)[0].transpose(1, 2) for x in (k, v))
+    room, space = weights_n if len(weights_n) else _room(q_nthd, window), torch.empty_like(out_thd).view(-1)
+    for block in blocks(borders, window):
         queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
-        q_grd, k_gkd = _rows(q[queries], groups), k_gtd[:, keys]
-        weights_grk = _shaped(room, *q_grd.shape[:2], k_gkd.shape[1])
-        _weigh(weights_grk, q_grd, k_gkd, block, band_bj, scale)
-        values_grd = _product(space, weights_grk, v_gtd[:, keys])
-        out_thd[block.real] = _heads(values_grd, block.stop - block.first)[block.inside]
+        q_nbhd = q_nthd[:, queries]
+        q_mrd, k_mkd, v_mkd = _rows(q_nbhd, groups), k_ngtd[:, :, keys].flatten(0, 1), v_ngtd[:, :, keys].flatten(0, 1)
+        weights_mrk = _shaped(room, *q_mrd.shape[:2], k_mkd.shape[1])
+        _weigh(weights_mrk, q_mrd, k_mkd, block, band_bj, scale)
+        out_nthd[:, block.real] = _heads(_product(space, weights_mrk, v_mkd), q_nbhd)[:, block.inside]
         if len(weights_n):
-            room = room[weights_grk.numel() :]
+            room = room[weights_mrk.numel() :]
     return out_thd, weights_n
 
 
@@ -181,29 +197,32 @@ def documents_backward(
     """Gradients of queries, keys and values, added up in fp32; weights that were not kept are made again."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     dq_thd, dk_tgd, dv_tgd = (torch.empty_like(x) for x in (q, k, v))
-    room = weights_n if len(weights_n) else _room(q, window)
-    other, space = _room(q, window), q.new_empty(max(x.numel() for x in (q, k, v)))
-    dk_gtd, dv_gtd = (torch.zeros_like(x.transpose(0, 1), dtype=torch.float32) for x in (k, v))
-    k_gtd, v_gtd = k.transpose(0, 1), v.transpose(0, 1)
-    for block in blocks(offsets.tolist(), window):
+    (q_nthd, borders), grad_nthd, dq_nthd = _even(q, offsets), *(_even(x, offsets)[0] for x in (grad, dq_thd))
+    k_ngtd, v_ngtd, *out_ngtd = (_even(x, offsets)[0].transpose(1, 2) for x in (k, v, dk_tgd, dv_tgd))
+    dk_ngtd, dv_ngtd = (torch.zeros_like(x, dtype=torch.float32) for x in out_ngtd)
+    room = weights_n if len(weights_n) else _room(q_nthd, window)
+    other, space = _room(q_nthd, window), q.new_empty(max(x.numel() for x in (q, k, v)))
+    for block in blocks(borders, window):
         queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
-        own = grad[queries]
-        if block.inside != slice(0, len(own)):
-            own = torch.zeros_like(own)
-            own[block.inside] = grad[block.real]
-        q_grd, k_gkd, grad_grd = _rows(q[queries], groups), k_gtd[:, keys], _rows(own, groups)
-        weights_grk = _shaped(room, *q_grd.shape[:2], k_gkd.shape[1])
+        q_nbhd, own_nbhd = q_nthd[:, queries], grad_nthd[:, queries]
+        if block.inside != slice(0, block.stop - block.first):
+            own_nbhd = torch.zeros_like(own_nbhd)
+            own_nbhd[:, block.inside] = grad_nthd[:, block.real]
+        q_mrd, grad_mrd = _rows(q_nbhd, groups), _rows(own_nbhd, groups)
+        k_mkd, v_mkd = k_ngtd[:, :, keys].flatten(0, 1), v_ngtd[:, :, keys].flatten(0, 1)
+        dk_ngkd, dv_ngkd = dk_ngtd[:, :, keys], dv_ngtd[:, :, keys]
+        weights_mrk = _shaped(room, *q_mrd.shape[:2], k_mkd.shape[1])
         if len(weights_n):
-            room = room[weights_grk.numel() :]
+            room = room[weights_mrk.numel() :]
         else:
-            _weigh(weights_grk, q_grd, k_gkd, block, band_bj, scale)
-        dv_gtd[:, keys] += _product(space, weights_grk.transpose(1, 2), grad_grd)
-        dscores_grk = _product(other, grad_grd, v_gtd[:, keys].transpose(1, 2))
-        slope(dscores_grk, weights_grk, -1, q.dtype, grad_input=dscores_grk)
-        dq_thd[block.real] = _heads(_product(space, dscores_grk, k_gkd, scale), len(own))[block.inside]
-        dk_gtd[:, keys].add_(_product(space, dscores_grk.transpose(1, 2), q_grd), alpha=scale)
-    dk_tgd.copy_(dk_gtd.transpose(0, 1))
-    dv_tgd.copy_(dv_gtd.transpose(0, 1))
+            _weigh(weights_mrk, q_mrd, k_mkd, block, band_bj, scale)
+        dv_ngkd += _product(space, weights_mrk.transpose(1, 2), grad_mrd).view_as(dv_ngkd)
+        dscores_mrk = _product(other, grad_mrd, v_mkd.transpose(1, 2))
+        slope(dscores_mrk, weights_mrk, -1, q.dtype, grad_input=dscores_mrk)
+        dq_nthd[:, block.real] = _heads(_product(space, dscores_mrk, k_mkd, scale), q_nbhd)[:, block.inside]
+        dk_ngkd.add_(_product(space, dscores_mrk.transpose(1, 2), q_mrd).view_as(dk_ngkd), alpha=scale)
+    for out, wide in zip(out_ngtd, (dk_ngtd, dv_ngtd), strict=True):
+        out.copy_(wide)
     return dq_thd, dk_tgd, dv_tgd
 
 
