@@ -96,16 +96,19 @@ class Kernels:
     flash: bool = False
 
 
-def _even(x_thd: Tensor, offsets: Tensor) -> tuple[Tensor, list[int]]:
-    """A row as documents of one length, (N, T / N, H, D), and the offsets in each; N is 1 where lengths differ.
+def even(tokens: int, offsets: Tensor) -> tuple[int, list[int]]:
+    """How many documents of one length a row is, and the offsets in each; one where lengths differ.
 
     Documents of one length are multiplied together: for many short ones the calls cost more than the products.
     """
     borders = list(dict.fromkeys(offsets.tolist()))  # without empty documents
     count = max(1, len(borders) - 1)
-    if borders != list(range(0, len(x_thd) + 1, max(1, len(x_thd) // count))):
-        return x_thd[None], borders
-    return x_thd.view(count, -1, *x_thd.shape[1:]), borders[:2]
+    return (count, borders[:2]) if borders == list(range(0, tokens + 1, max(1, tokens // count))) else (1, borders)
+
+
+def _split(x_thd: Tensor, count: int) -> Tensor:
+    """A row as its documents of one length, (N, T / N, H, D)."""
+    return x_thd.view(count, -1, *x_thd.shape[1:])
 
 
 def _rows(x_nbhd: Tensor, groups: int) -> Tensor:
@@ -170,8 +173,9 @@ def documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, sca
     """What :func:`document_attention` gives, and the weights that the backward pass finds again; see :func:`kept`."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     out_thd, weights_n = q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(kept(q, window))
-    (q_nthd, borders), out_nthd = _even(q, offsets), _even(out_thd, offsets)[0]
-    k_ngtd, v_ngtd = (_even(x, offsets)[0].transpose(1, 2) for x in (k, v))
+    count, borders = even(len(q), offsets)
+    q_nthd, out_nthd = (_split(x, count) for x in (q, out_thd))
+    k_ngtd, v_ngtd = (_split(x, count).transpose(1, 2) for x in (k, v))
     room, space = weights_n if len(weights_n) else _room(q_nthd, window), torch.empty_like(out_thd).view(-1)
     for block in blocks(borders, window):
         queries, keys = slice(block.first, block.stop), slice(block.low, block.stop)
@@ -197,8 +201,9 @@ def documents_backward(
     """Gradients of queries, keys and values, added up in fp32; weights that were not kept are made again."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
     dq_thd, dk_tgd, dv_tgd = (torch.empty_like(x) for x in (q, k, v))
-    (q_nthd, borders), grad_nthd, dq_nthd = _even(q, offsets), *(_even(x, offsets)[0] for x in (grad, dq_thd))
-    k_ngtd, v_ngtd, *out_ngtd = (_even(x, offsets)[0].transpose(1, 2) for x in (k, v, dk_tgd, dv_tgd))
+    count, borders = even(len(q), offsets)
+    q_nthd, grad_nthd, dq_nthd = (_split(x, count) for x in (q, grad, dq_thd))
+    k_ngtd, v_ngtd, *out_ngtd = (_split(x, count).transpose(1, 2) for x in (k, v, dk_tgd, dv_tgd))
     dk_ngtd, dv_ngtd = (torch.zeros_like(x, dtype=torch.float32) for x in out_ngtd)
     room = weights_n if len(weights_n) else _room(q_nthd, window)
     other, space = _room(q_nthd, window), q.new_empty(max(x.numel() for x in (q, k, v)))
