@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
@@ -76,7 +76,11 @@ def test_blocks_hold_each_query_of_a_document_once_and_few_shapes(lengths, windo
     assert seen == list(range(offsets[-1]))
 
 
-@given(st.lists(st.integers(0, 900), min_size=1, max_size=9), st.sampled_from([0, 1, 5, 150, 512]))
+@given(
+    st.lists(st.integers(0, 900) | st.integers(1, 40) | st.integers(240, 257), min_size=1, max_size=9),
+    st.sampled_from([0, 1, 5, 150, 512, 700, 2000]),
+)
+@example([1, 255], 0)
 def test_kept_weights_have_room_for_any_documents(lengths, window):
     offsets = [0, *itertools.accumulate(lengths)]
     sizes = [(b.stop - b.first) * (b.stop - b.low) for b in attention.blocks(offsets, window)]

@@ -139,7 +139,7 @@ def _reach(tokens: int, window: int) -> int:
 
 def kept(q: Tensor, window: int) -> int:
     """How many weights of a row are kept for the backward pass at most; none where all would be too many."""
-    count = q.numel() // q.shape[2] * max(_reach(len(q), window), UNIT * UNIT)
+    count = q.numel() // q.shape[2] * (max(_reach(len(q), window), UNIT * UNIT) + UNIT)
     return count if count * q.element_size() <= KEEP_BYTES else 0
 
 
