@@ -169,10 +169,12 @@ def _weigh(scores_mrk: Tensor, q_mrd: Tensor, k_mkd: Tensor, block: Block, band_
 
 
 @torch.library.custom_op("lect::document_attention", mutates_args=())
-def documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
-    """What :func:`document_attention` gives, and the weights that the backward pass finds again; see :func:`kept`."""
+def documents(
+    q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float, keep: int
+) -> tuple[Tensor, Tensor]:
+    """What :func:`document_attention` gives, and the weights for the backward pass at the start of ``keep`` numbers."""
     groups, band_bj = k.shape[1], band(len(q), window, q.dtype, q.device)
-    out_thd, weights_n = q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(kept(q, window))
+    out_thd, weights_n = q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(keep)
     count, borders = even(len(q), offsets)
     q_nthd, out_nthd = (_split(x, count) for x in (q, out_thd))
     k_ngtd, v_ngtd = (_split(x, count).transpose(1, 2) for x in (k, v))
@@ -190,8 +192,8 @@ def documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, sca
 
 
 @documents.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
-    return q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(kept(q, window))
+def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float, keep: int) -> tuple[Tensor, Tensor]:
+    return q.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(keep)
 
 
 @torch.library.custom_op("lect::document_attention_backward", mutates_args=())
@@ -239,7 +241,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, offsets, ctx.window, ctx.scale = inputs
+    q, k, v, offsets, ctx.window, ctx.scale, _ = inputs
     ctx.save_for_backward(q, k, v, output[1], offsets)
     ctx.mark_non_differentiable(output[1])
 
@@ -247,7 +249,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, weights_n, offsets = ctx.saved_tensors
     grads = documents_backward(grad.contiguous(), q, k, v, weights_n, offsets, ctx.window, ctx.scale)
-    return *grads, None, None, None
+    return *grads, None, None, None, None
 
 
 documents.register_autograd(_backward, setup_context=_save)
@@ -255,7 +257,7 @@ documents.register_autograd(_backward, setup_context=_save)
 
 def document_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float) -> Tensor:
     """Attend inside each document: ``q`` (T, H, D), ``k`` and ``v`` (T, G, D) give (T, H, D); all contiguous."""
-    out_thd: Tensor = documents(q, k, v, offsets, window, scale)[0]
+    out_thd: Tensor = documents(q, k, v, offsets, window, scale, kept(q, window))[0]
     return out_thd
 
 
