@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PROBE_STEPS = 3
+PROBE_STEPS = 6
 
 
 def corpus_folder() -> Path:

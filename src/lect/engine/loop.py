@@ -24,6 +24,8 @@ from lect.engine.track import Tracker
 from lect.parts.schedule.kind import Moment
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lect.method import Run
 
 POINTS = 400
@@ -105,7 +107,7 @@ class Loop:
         if not length:
             return {}
         data = self.data
-        masters = {name: t.clone() for name, t in self.step.state().items() if name.startswith("master/")}
+        masters = {name: tensor.clone() for name, tensor in self.step.weights().items()}
         after: dict[str, dict[str, float]] = {}
         tokens = 0
         for name, stream in data.streams.items():
@@ -169,12 +171,14 @@ class Loop:
                     self._evaluate(started, steps)
                 self._track(numbers)
                 self._show(steps, value)
-                if step + 1 == steps or self._late(saved):
-                    self._save(started)
+                if step + 1 == steps:
+                    self._save(started, self.step.weights())
+                elif self._late(saved):
+                    self._save(started, self.step.state())
                     saved = time.monotonic()
         except KeyboardInterrupt:
             if whole and self.record.step and self.step.world.size == 1:
-                self._save(started)
+                self._save(started, self.step.state())
             raise
         finally:
             if self.tracker:
@@ -251,12 +255,13 @@ class Loop:
         """Whether it is time for the next checkpoint; of several processes the first decides."""
         return self.step.world.told(lambda: time.monotonic() - saved > self.checkpoint_seconds)
 
-    def _save(self, started: float) -> None:
+    def _save(self, started: float, tensors: dict[str, Tensor]) -> None:
+        """Write a checkpoint; that of the last step needs no more than the weights."""
         if self.tracker:
             self.tracker.flush()
         self.record.seconds = time.monotonic() - started
         record = asdict(self.record) | {"round": self.step.round}
-        checkpoint.save(self.run.scratch, self.record.step, self.step.state(), record, self.step.world)
+        checkpoint.save(self.run.scratch, self.record.step, tensors, record, self.step.world)
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""

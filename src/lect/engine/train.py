@@ -118,6 +118,7 @@ def train(
             run.say(f"getting ready: {'compiling and ' if settings.compile else ''}timing a step")
             compile_seconds, step_seconds = loop.warm_up()
             plan = planned(run, loop, settings, key + name, started, step_seconds)
+            ready_seconds = time.monotonic() - started
             record = loop.go(plan["steps"], plan.get("laps"))
             facts = settings.parameters.facts(optimizer.whole(), plan["steps"])
             rates.append(sum(here.joined([machine.matmul_flops()])))
@@ -129,6 +130,7 @@ def train(
         evaluations=record.evaluations,
         trained_tokens=record.tokens,
         trained_bytes=round(record.bytes),
+        ready_seconds=ready_seconds,
         seconds=record.seconds,
         step_seconds=record.step_seconds,
         compile_seconds=compile_seconds,
