@@ -79,7 +79,7 @@ class Continue(PretrainStep):
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
     """Number format of the compute; master weights are fp32 in either case."""
     moments: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
-    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
+    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less; its time depends on the processor."""
     gradient_filter: Annotated[float, Range(at_least=0, at_most=0.01)] = 0.0
     """Softmax below which blocks of the loss's gradient are left out, such as 2.4e-4; 0 leaves out none, exactly."""
     compile: bool = True

@@ -123,7 +123,7 @@ class MaskedStep(PretrainStep):
     precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
     """Number format of the compute; master weights are fp32 in either case."""
     moments: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
-    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less, and less time."""
+    """Number format of AdamW's two moments; bf16 takes 4 bytes a parameter less; its time depends on the processor."""
     evaluations: Annotated[int, Range(at_least=1, at_most=1000)] = 5
     """How often bits a masked token are measured on calibration text, besides once before the first update."""
     evaluation_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)] = 4096
