@@ -94,7 +94,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_says_the_verdict_in_one_sentence(page: Page) -> None:
     sentence = (
         "The adapted model is 53.8 % smaller, writes 1.76 times as fast and needs 33.9 % fewer bits per byte on your "
-        "text; kept text changed by \N{MINUS SIGN}1.2 % (within the budget of +3.0 %)."
+        "text; kept text changed by \N{MINUS SIGN}1.2 % (interval up to \N{MINUS SIGN}0.72 %, "
+        "within the budget of +3.0 %)."
     )
     assert sentence in page.text
 
@@ -253,7 +254,7 @@ def test_a_broken_gate_is_named_first(tmp_path: Path) -> None:
     page = made(tmp_path, data)
     text = page.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Fail The gate “kept” is broken: +4.1 % where at most +3.0 % is allowed." in text
-    assert "(outside the budget of +3.0 %)" in text
+    assert "(interval up to +4.1 %, outside the budget of +3.0 %)" in text
     assert text.index("in bits per byte on kept test text") < text.index("in bits per byte on target test text")
 
 

@@ -88,9 +88,10 @@ def sentence(report: Object) -> str:
     told = f"The adapted model {_and(parts)}" if parts else ""
     if (r := found["kept"]) is not None:
         gate = _gate(report, "kept")
-        inside = (
-            "" if not gate else f" ({'within' if gate['pass'] else 'outside'} the budget of {change(gate['limit'])})"
-        )
+        inside = ""
+        if gate:
+            reach = f"interval up to {change(gate['value'])}, " if gate["value"] is not None else ""
+            inside = f" ({reach}{'within' if gate['pass'] else 'outside'} the budget of {change(gate['limit'])})"
         kept = f"kept text changed by {change(r)}{inside}"
         told = f"{told}; {kept}" if told else kept.capitalize()
     told = told + "." if told else ""
