@@ -94,7 +94,9 @@ def test_kept_weights_have_room_for_any_documents(lengths, window):
     "borders, count", [([0, 4, 8, 12, 12], 3), ([0, 12], 1), ([0, 4, 12], 1), ([0, 4, 8, 11, 12], 1)]
 )
 def test_only_documents_of_one_length_are_multiplied_together(borders, count):
-    assert attention.even(12, torch.tensor(borders))[0] == count
+    found, inside = attention.even(12, torch.tensor(borders))
+    assert found == count and inside[-1] == 12 // count
+    assert attention._split(torch.arange(24.0).view(12, 2, 1), found).shape == (count, 12 // count, 2, 1)
 
 
 def documented(left_shift=0):
